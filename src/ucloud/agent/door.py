@@ -1,0 +1,186 @@
+"""The agent's door: live bytes for the API, read only, over TLS with a certificate of the cloud's authority.
+
+GET /health · /vms/<id>/serial-log?bytes=N · /vms/<id>/console (Upgrade: ucloud-console) · /blobs/<digest>. No command
+ever comes this way. Bounded: DOOR_THREADS connections at once, READ_TIMEOUT_S for a request, one console per VM.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+import ssl
+import threading
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+from urllib.parse import parse_qs, urlsplit
+
+from ucloud import __version__
+from ucloud.agent.pipes import join_streams
+from ucloud.config import Config
+
+logger = logging.getLogger(__name__)
+
+DOOR_THREADS = 64
+READ_TIMEOUT_S = 10.0
+LOG_LIMIT_BYTES = 4 << 20
+_CHUNK_BYTES = 1 << 18
+_VM_PATH = re.compile(r"/vms/([a-z0-9-]{1,64})/(serial-log|console)")
+_BLOB_PATH = re.compile(r"/blobs/([0-9a-f]{64})")
+
+
+class Door:
+    """Serves from its own threads between ``start`` and ``stop``."""
+
+    def __init__(self, config: Config) -> None:
+        address, _, port = config.host.door_listen.rpartition(":")
+        self._server = _Server((address.strip("[]"), int(port)), config)
+        self._thread = threading.Thread(target=self._server.serve_forever, name="door", daemon=True)
+
+    @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(5.0)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], config: Config) -> None:
+        self.config = config
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.tls.minimum_version = ssl.TLSVersion.TLSv1_3
+        self.tls.load_cert_chain(config.host.cert_file, config.host.key_file)
+        self.tls.load_verify_locations(config.store.ca_file)
+        self.tls.verify_mode = ssl.CERT_REQUIRED
+        self.places = threading.BoundedSemaphore(DOOR_THREADS)
+        self.consoles: set[str] = set()
+        self.consoles_lock = threading.Lock()
+        super().__init__(address, _Handler)
+
+    def process_request_thread(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
+        """The handshake happens here, in the connection's own thread: a silent caller holds up nobody."""
+        if not self.places.acquire(blocking=False):
+            request.close()
+            return
+        try:
+            request.settimeout(READ_TIMEOUT_S)
+            wrapped = self.tls.wrap_socket(request, server_side=True)
+            super().process_request_thread(wrapped, client_address)
+        except (OSError, ssl.SSLError) as error:
+            logger.info("a connection to the door failed: %s", error)
+            request.close()
+        finally:
+            self.places.release()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        logger.exception("a request at the door failed")
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version = f"ucloud-agent/{__version__}"
+    sys_version = ""
+    timeout: ClassVar[float] = READ_TIMEOUT_S
+    server: _Server
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        if url.path == "/health":
+            self._answer(b'{"word": "ok"}\n', "application/json")
+        elif match := _VM_PATH.fullmatch(url.path):
+            self._vm(match[1], match[2], url.query)
+        elif match := _BLOB_PATH.fullmatch(url.path):
+            self._blob(match[1])
+        else:
+            self._refuse(HTTPStatus.NOT_FOUND, "no such path")
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        logger.info("door: " + format, *args)
+
+    def _vm(self, vm_id: str, what: str, query: str) -> None:
+        host = self.server.config.host
+        if what == "serial-log":
+            wanted = parse_qs(query).get("bytes", ["65536"])[0]
+            limit = min(int(wanted), LOG_LIMIT_BYTES) if wanted.isdigit() else LOG_LIMIT_BYTES
+            self._serial_log(host.state_directory / "vms" / vm_id / "serial.log", limit)
+        else:
+            self._console(vm_id, host.run_directory / "vms" / vm_id / "serial.sock")
+
+    def _serial_log(self, path: Path, limit: int) -> None:
+        try:
+            with path.open("rb") as file:
+                size = file.seek(0, 2)
+                file.seek(max(size - limit, 0))
+                self._answer(file.read(limit), "application/octet-stream")
+        except FileNotFoundError:
+            self._refuse(HTTPStatus.NOT_FOUND, "this host has no log of that VM")
+
+    def _console(self, vm_id: str, path: Path) -> None:
+        if self.headers.get("Upgrade", "").lower() != "ucloud-console":
+            self._refuse(HTTPStatus.UPGRADE_REQUIRED, "ask with Upgrade: ucloud-console")
+            return
+        with self.server.consoles_lock:
+            taken = vm_id in self.server.consoles
+            self.server.consoles.add(vm_id)
+        if taken:
+            self._refuse(HTTPStatus.CONFLICT, "another console of that VM is open")
+            return
+        try:
+            self._join_console(path)
+        finally:
+            with self.server.consoles_lock:
+                self.server.consoles.discard(vm_id)
+
+    def _join_console(self, path: Path) -> None:
+        with socket.socket(socket.AF_UNIX) as serial:
+            serial.settimeout(READ_TIMEOUT_S)
+            try:
+                serial.connect(str(path))
+            except OSError:
+                self._refuse(HTTPStatus.NOT_FOUND, "that VM does not run here")
+                return
+            self.send_response(HTTPStatus.SWITCHING_PROTOCOLS)
+            self.send_header("Connection", "Upgrade")
+            self.send_header("Upgrade", "ucloud-console")
+            self.end_headers()
+            self.wfile.flush()
+            self.close_connection = True
+            join_streams(self.connection, serial)
+
+    def _blob(self, digest: str) -> None:
+        images = self.server.config.host.pool_directory / "images"
+        path = next((path for path in sorted(images.glob(f"{digest}.*")) if path.suffix in (".qcow2", ".raw")), None)
+        if path is None:
+            self._refuse(HTTPStatus.NOT_FOUND, "this host has no such blob")
+            return
+        with path.open("rb") as file:
+            self.send_response(HTTPStatus.OK)
+            self.send_header("Content-Type", "application/octet-stream")
+            self.send_header("Content-Length", str(path.stat().st_size))
+            self.end_headers()
+            while chunk := file.read(_CHUNK_BYTES):
+                self.wfile.write(chunk)
+
+    def _refuse(self, status: HTTPStatus, text: str) -> None:
+        self.close_connection = True
+        self._answer(f"{text}\n".encode(), "text/plain", status)
+
+    def _answer(self, body: bytes, content_type: str, status: HTTPStatus = HTTPStatus.OK) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(body)

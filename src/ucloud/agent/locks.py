@@ -1,0 +1,73 @@
+"""The run lock of a VM: who may open its volume for writing (rule A1 of docs/failover.md).
+
+A lock is taken in one transaction that compares the placement, this host's life sign and the absence of the
+takeover's mark. It is bound to no lease: only its holder gives it back, after its process is reaped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ucloud.errors import Conflict, StoreError, Unavailable
+from ucloud.model.guard import LifeSign, RunLock
+from ucloud.model.placement import Placement
+from ucloud.store import keys
+from ucloud.store.api import Compare, Delete, Put, Store, Txn, absent, unchanged
+from ucloud.store.codec import decode_as, encode
+
+
+@dataclass(frozen=True, slots=True)
+class Locks:
+    """Takes and gives back the locks of one host."""
+
+    store: Store
+    host_id: str
+
+    def take(self, vm_id: str, *, generation: int, incarnation: str) -> None:
+        """Hold the lock for this guard incarnation; nothing happens if it is held already.
+
+        The caller has made sure by the guard's list that no process of an earlier holder runs on this host.
+        Raises Conflict if the placement is another one by now, Unavailable without a life sign.
+        """
+        key = keys.lock(self.host_id, vm_id)
+        lock = RunLock(vm_id, self.host_id, incarnation, generation)
+        held = self.store.get(key)
+        if held is not None and decode_as(RunLock, held.value) == lock:
+            return
+        compares = (
+            self._compare_placement(vm_id, generation),
+            self._compare_alive(incarnation),
+            absent(keys.fenced(self.host_id, incarnation)),
+            unchanged(key, held.mod_revision if held else 0),
+        )
+        if not self.store.commit(Txn(compares, (Put(key, encode(lock)),))).ok:
+            raise Conflict(f"failed to lock vm {vm_id}: placement or life sign changed meanwhile", code="lock_lost")
+
+    def release(self, vm_id: str) -> None:
+        """Give the lock back, after the process was reaped; nothing happens if it is not held."""
+        key = keys.lock(self.host_id, vm_id)
+        held = self.store.get(key)
+        if held is not None:
+            self.store.commit(Txn((unchanged(key, held.mod_revision),), (Delete(key),)))
+
+    def held(self) -> frozenset[str]:
+        """The ids of the VMs whose locks this host holds."""
+        prefix = keys.lock(self.host_id, "")
+        return frozenset(keys.last_segment(item.key) for item in self.store.list(prefix).items)
+
+    def _compare_placement(self, vm_id: str, generation: int) -> Compare:
+        key = keys.placement(vm_id)
+        item = self.store.get(key)
+        placement = decode_as(Placement, item.value) if item else None
+        if item is None or placement is None or (placement.host_id, placement.generation) != (self.host_id, generation):
+            raise Conflict(f"failed to lock vm {vm_id}: it is not placed here any more", code="lock_lost")
+        return unchanged(key, item.mod_revision)
+
+    def _compare_alive(self, incarnation: str) -> Compare:
+        key = keys.alive(self.host_id)
+        item = self.store.get(key)
+        if item is None:
+            raise Unavailable(f"failed to lock a vm: host {self.host_id} has no life sign", code="no_life_sign")
+        if decode_as(LifeSign, item.value).incarnation != incarnation:
+            raise StoreError(f"failed to lock a vm: the life sign of {self.host_id} is another guard's")
+        return unchanged(key, item.mod_revision)

@@ -1,0 +1,149 @@
+"""``ucloud agent``: the loops of one host on its wanted documents. The only place where the host's rooms meet."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from ucloud.agent.blobs import blob_opener
+from ucloud.agent.door import Door
+from ucloud.agent.host import HostPass
+from ucloud.agent.networks import NetworkPasses
+from ucloud.agent.reports import Reports
+from ucloud.agent.resources import HostResources
+from ucloud.agent.vms import VmPasses
+from ucloud.agent.wishes import Wishes
+from ucloud.config import Config
+from ucloud.firewall.room import FirewallRoom
+from ucloud.hypervisor.guard_client import GuardClient
+from ucloud.hypervisor.qemu import open_hypervisor
+from ucloud.hypervisor.watcher import GuestWatcher
+from ucloud.metadata.room import MetadataRoom
+from ucloud.network.room import NetworkRoom
+from ucloud.reconcile.loop import Loop
+from ucloud.storage.directory_pool import DirectoryPool
+from ucloud.store import keys
+from ucloud.store.api import WatchEvent
+from ucloud.store.cache import Cache
+from ucloud.store.codec import decode
+from ucloud.store.connect import open_store
+from ucloud.system.clock import SystemClock
+
+logger = logging.getLogger(__name__)
+
+VM_WORKERS = 4
+_HOST = "host"
+
+
+def main(config: Config, stopping: threading.Event) -> int:
+    """Runs until ``stopping``; guests, networks and rules stay as they are."""
+    agent = Agent(config)
+    agent.start(stopping)
+    try:
+        stopping.wait()
+    finally:
+        agent.stop()
+    return 0
+
+
+class Agent:
+    """Wires the rooms to the loops, and the loops to the watch on this host's documents."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        clock = SystemClock()
+        host = config.host
+        self._store = open_store(config.store)
+        self._cache: Cache[Any] = Cache(
+            self._store, (keys.wanted_of(host.id),), lambda item: decode(item.value), clock=clock
+        )
+        self._wishes = Wishes(self._cache)
+        self._reports = Reports(self._store, host.id)
+        self._guard = GuardClient(host.run_directory / "guard.sock")
+        self._hypervisor = open_hypervisor(host)
+        firewall = FirewallRoom(config.network)
+        network = NetworkRoom(host, config.network, firewall.gateway_rules)
+        metadata = MetadataRoom(host, config.network)
+        pool = DirectoryPool(host.pool_directory, reserve_percent=host.pool_reserve_percent)
+        self._resources = HostResources(
+            self._store,
+            host,
+            network=network,
+            firewall=firewall,
+            metadata=metadata,
+            pool=pool,
+            guard=self._guard,
+            wishes=self._wishes.nics_and_networks,
+            open_blob=blob_opener(config),
+        )
+        networks = NetworkPasses(
+            network,
+            metadata,
+            self._resources,
+            self._reports,
+            find=self._wishes.network,
+            on_ready=self._network_ready,
+            clock=clock,
+        )
+        self._watcher = GuestWatcher(lambda vm_id: self._vms.wake(vm_id))
+        vms = VmPasses(
+            self._hypervisor,
+            self._resources,
+            self._reports,
+            find=self._wishes.vm,
+            is_ready=networks.is_ready,
+            watcher=self._watcher,
+            clock=clock,
+        )
+        hosts = HostPass(host, self._hypervisor, pool, self._reports, dropped=self._wishes.dropped, clock=clock)
+        self._vms = Loop("vms", vms.run, clock=clock, workers=VM_WORKERS)
+        self._networks = Loop("networks", networks.run, clock=clock)
+        self._hosts = Loop("host", hosts.run, clock=clock)
+        self._door = Door(config)
+
+    def start(self, stopping: threading.Event) -> None:
+        """Nothing is done before the wanted documents were read once: an agent that knows nothing does nothing."""
+        self._door.start()
+        self._cache.on_change(self._wake)
+        self._cache.start()
+        self._wishes.wait_until_read(stopping)
+        if stopping.is_set():
+            return
+        self._reports.load()
+        self._resources.load()
+        for loop in (self._networks, self._vms, self._hosts):
+            loop.start()
+        self._wake_all()
+        logger.info("agent of %s is ready", self._config.host.id)
+
+    def stop(self) -> None:
+        for loop in (self._vms, self._networks, self._hosts):
+            loop.stop()
+        self._watcher.close()
+        self._cache.stop()
+        self._door.stop()
+        self._store.close()
+
+    def _wake_all(self) -> None:
+        """Whatever is wanted, was reported or is here."""
+        for network_id in self._wishes.network_ids() | self._reports.reported_ids("network"):
+            self._networks.wake(network_id)
+        for vm_id in self._wishes.vm_ids() | self._reports.reported_ids("vm"):
+            self._vms.wake(vm_id)
+        self._hosts.wake(_HOST)
+
+    def _wake(self, events: Sequence[WatchEvent]) -> None:
+        for event in events:
+            noun, object_id = keys.noun_and_id(event.item.key)
+            if noun == "network":
+                self._networks.wake(object_id)
+            elif noun == "vm":
+                self._vms.wake(object_id)
+            else:
+                self._hosts.wake(_HOST)
+
+    def _network_ready(self, network_id: str) -> None:
+        for vm_id in self._wishes.vms_in(network_id):
+            self._vms.wake(vm_id)

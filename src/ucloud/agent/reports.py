@@ -1,0 +1,94 @@
+"""The agent's reports in the store: written when they differ from what was written last, compared, never blind."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+from ucloud.errors import Conflict, StoreError
+from ucloud.model.seen import SeenHost, SeenNetwork, SeenVm
+from ucloud.store import keys
+from ucloud.store.api import Delete, Put, Store, Txn, unchanged
+from ucloud.store.codec import decode, encode
+
+Report = SeenVm | SeenNetwork | SeenHost
+
+_HOST_REPORT = "self"
+
+
+class Reports:
+    """``seen/<host>/…`` of one host. Remembers what it wrote, so that an unchanged report costs nothing."""
+
+    def __init__(self, store: Store, host_id: str) -> None:
+        self._store = store
+        self._host_id = host_id
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[Report | None, int]] = {}
+
+    def load(self) -> None:
+        """Read what an earlier agent of this host has written."""
+        for item in self._store.list(keys.seen_of(self._host_id)).items:
+            try:
+                report = decode(item.value)
+            except StoreError:
+                report = None  # unreadable: overwritten by the next report
+            self._known[item.key] = (report, item.mod_revision)
+
+    def vm(self, vm_id: str) -> SeenVm | None:
+        report = self._known.get(keys.seen(self._host_id, "vm", vm_id), (None, 0))[0]
+        return report if isinstance(report, SeenVm) else None
+
+    def reported_ids(self, noun: str) -> frozenset[str]:
+        """The ids of the VMs or networks that have a report."""
+        prefix = keys.seen(self._host_id, noun, "")
+        with self._lock:
+            return frozenset(keys.last_segment(key) for key in self._known if key.startswith(prefix))
+
+    def write_vm(self, report: SeenVm) -> bool:
+        """Returns whether it wrote. ``since`` stays that of the last report with the same state and reason."""
+        before = self.vm(report.vm_id)
+        if before and (before.state, before.reason) == (report.state, report.reason):
+            report = replace(report, since=before.since)
+        return self._write(keys.seen(self._host_id, "vm", report.vm_id), report)
+
+    def write_network(self, report: SeenNetwork) -> bool:
+        key = keys.seen(self._host_id, "network", report.network_id)
+        before = self._known.get(key, (None, 0))[0]
+        if isinstance(before, SeenNetwork) and (before.ready, before.gone, before.reason) == (
+            report.ready,
+            report.gone,
+            report.reason,
+        ):
+            report = replace(report, since=before.since)
+        return self._write(key, report)
+
+    def write_host(self, report: SeenHost) -> bool:
+        return self._write(keys.seen(self._host_id, "host", _HOST_REPORT), report)
+
+    def forget(self, noun: str, object_id: str) -> None:
+        """Remove the report of something that nobody asks about any more."""
+        key = keys.seen(self._host_id, noun, object_id)
+        with self._lock:
+            known = self._known.get(key)
+        if known and self._store.commit(Txn((unchanged(key, known[1]),), (Delete(key),))).ok:
+            with self._lock:
+                self._known.pop(key, None)
+
+    def _write(self, key: str, report: Report) -> bool:
+        with self._lock:
+            before, revision = self._known.get(key, (None, 0))
+        if before == report:
+            return False
+        committed = self._store.commit(Txn((unchanged(key, revision),), (Put(key, encode(report)),)))
+        if not committed.ok:
+            self._read_again(key)
+            raise Conflict(f"failed to report {key}: somebody else wrote it", code="report_lost")
+        with self._lock:
+            self._known[key] = (report, committed.revision)
+        return True
+
+    def _read_again(self, key: str) -> None:
+        """After a lost write (an earlier one whose answer never came): the next pass compares with what is there."""
+        item = self._store.get(key)
+        with self._lock:
+            self._known[key] = (None, item.mod_revision if item else 0)

@@ -1,0 +1,72 @@
+"""The wanted documents of this host, as the agent's passes ask for them. Reads the cache only."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from ucloud.errors import DeadlineExceeded
+from ucloud.model.wanted import WantedBlob, WantedNetwork, WantedNic, WantedVm
+from ucloud.store.cache import Cache
+from ucloud.store.view import Entry, View, build_view
+
+T = TypeVar("T")
+
+_LOOK_S = 0.5
+
+
+class Wishes:
+    """All answers come from the newest snapshot; the view of one revision is built once."""
+
+    def __init__(self, cache: Cache[Any]) -> None:
+        self._cache = cache
+        self._lock = threading.Lock()
+        self._view = View(0)
+
+    def wait_until_read(self, stopping: threading.Event) -> None:
+        """Return when the documents were read once, or at ``stopping``."""
+        while not stopping.is_set():
+            try:
+                self._cache.wait_for(0, _LOOK_S)
+            except DeadlineExceeded:
+                continue
+            return
+
+    def vm(self, vm_id: str) -> Entry[WantedVm] | None:
+        return _of(self._current().wanted_vms, vm_id)
+
+    def network(self, network_id: str) -> Entry[WantedNetwork] | None:
+        return _of(self._current().wanted_networks, network_id)
+
+    def vm_ids(self) -> frozenset[str]:
+        return frozenset(vm_id for _, vm_id in self._current().wanted_vms)
+
+    def network_ids(self) -> frozenset[str]:
+        return frozenset(network_id for _, network_id in self._current().wanted_networks)
+
+    def vms_in(self, network_id: str) -> tuple[str, ...]:
+        entries = self._current().wanted_vms.values()
+        return tuple(e.value.vm_id for e in entries if any(nic.network_id == network_id for nic in e.value.nics))
+
+    def nics_and_networks(self) -> tuple[list[WantedNic], list[WantedNetwork]]:
+        """What the firewall must know: also NICs of VMs that are going, until they are gone."""
+        view = self._current()
+        nics = [nic for entry in view.wanted_vms.values() for nic in entry.value.nics]
+        return nics, [entry.value for entry in view.wanted_networks.values()]
+
+    def dropped(self) -> frozenset[str]:
+        blobs: list[WantedBlob] = [entry.value for entry in self._current().wanted_blobs.values()]
+        return frozenset(blob.digest for blob in blobs if blob.gone)
+
+    def _current(self) -> View:
+        snapshot = self._cache.snapshot()
+        with self._lock:
+            if self._view.revision != snapshot.revision:
+                decoded = [(key, value, snapshot.items[key].mod_revision) for key, value in snapshot.values.items()]
+                self._view = build_view(snapshot.revision, decoded)
+            return self._view
+
+
+def _of(entries: Mapping[tuple[str, str], Entry[T]], object_id: str) -> Entry[T] | None:
+    return next((entry for (_, of_id), entry in entries.items() if of_id == object_id), None)

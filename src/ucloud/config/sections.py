@@ -1,0 +1,127 @@
+"""The settings, one dataclass per section of the file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+DEFAULT_STATE_DIRECTORY = Path("/var/lib/ucloud")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSection:
+    """How to reach etcd. ``password_file`` is used if ``user`` is set."""
+
+    endpoints: tuple[str, ...] = ("https://[::1]:2379",)
+    ca_file: Path = DEFAULT_STATE_DIRECTORY / "tls/ca.pem"
+    cert_file: Path = DEFAULT_STATE_DIRECTORY / "tls/store.pem"
+    key_file: Path = DEFAULT_STATE_DIRECTORY / "tls/store.key"
+    user: str = ""
+    password_file: Path = DEFAULT_STATE_DIRECTORY / "store.password"
+    timeout_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdSection:
+    """The etcd member on this machine, if it has one. Clients and peers need a certificate; metrics are local."""
+
+    member: str = "m1"
+    data_directory: Path = DEFAULT_STATE_DIRECTORY / "etcd"
+    client_url: str = "https://127.0.0.1:2379"
+    peer_url: str = "https://127.0.0.1:2380"
+    metrics_url: str = "http://127.0.0.1:2381"
+    cert_file: Path = DEFAULT_STATE_DIRECTORY / "tls/etcd.pem"
+    key_file: Path = DEFAULT_STATE_DIRECTORY / "tls/etcd.key"
+    quota_mib: int = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSection:
+    """The API process and its sibling for long-lived streams. ``listen`` is ``address:port``."""
+
+    listen: str = "127.0.0.1:8700"
+    stream_listen: str = "127.0.0.1:8701"
+    token_file: Path = DEFAULT_STATE_DIRECTORY / "token"
+    threads: int = 16
+    streams_limit: int = 200
+    body_limit_kib: int = 1024
+    image_limit_gib: int = 64
+    download_allowed_hosts: tuple[str, ...] = ()
+    idempotency_hours: int = 24
+    event_days: int = 7
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerSection:
+    """Overcommit is claimed ÷ physical; ``election_ttl_s`` is how long a dead leader is waited for."""
+
+    cpu_overcommit: float = 4.0
+    memory_overcommit: float = 1.0
+    memory_reserve_mib: int = 1024
+    election_ttl_s: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class HostSection:
+    """This host. ``accelerator`` is auto, kvm or tcg. ``uid_base`` is the first uid for VMs, one each."""
+
+    id: str = "host-local"
+    state_directory: Path = DEFAULT_STATE_DIRECTORY
+    run_directory: Path = DEFAULT_STATE_DIRECTORY / "run"
+    pool_directory: Path = DEFAULT_STATE_DIRECTORY / "pool"
+    door_listen: str = "127.0.0.1:8702"
+    cert_file: Path = DEFAULT_STATE_DIRECTORY / "tls/host.pem"
+    key_file: Path = DEFAULT_STATE_DIRECTORY / "tls/host.key"
+    accelerator: str = "auto"
+    uid_base: int = 600_000
+    pool_reserve_percent: int = 5
+    serial_log_kib: int = 1024
+    resync_s: float = 30.0
+    report_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSection:
+    """``tag`` (three hex digits) marks this cloud's devices on the machine, so that two clouds can share it.
+
+    ``underlay_device`` "" means: make a bridge of our own, so that nothing leaves this machine.
+    """
+
+    tag: str = "0a0"
+    underlay_device: str = ""
+    underlay_mtu: int = 1500
+    vxlan_port: int = 4789
+    group_prefix: str = "ff05::"
+    ula_prefix: str = "fd00:7563:6c6f::/48"
+    forwarders: tuple[str, ...] = ()
+    domain: str = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class GuardSection:
+    """``ttl_s`` serves detection only; ``fence_s`` is F, the longest time without evidence."""
+
+    ttl_s: int = 1
+    fence_s: float = 3.0
+    kill_s: float = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class LogSection:
+    """Logs are JSON lines; a file is turned over at ``limit_kib`` and one old file is kept."""
+
+    directory: Path = DEFAULT_STATE_DIRECTORY / "log"
+    level: str = "info"
+    limit_kib: int = 10_240
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    store: StoreSection = field(default_factory=StoreSection)
+    etcd: EtcdSection = field(default_factory=EtcdSection)
+    api: ApiSection = field(default_factory=ApiSection)
+    scheduler: SchedulerSection = field(default_factory=SchedulerSection)
+    host: HostSection = field(default_factory=HostSection)
+    network: NetworkSection = field(default_factory=NetworkSection)
+    guard: GuardSection = field(default_factory=GuardSection)
+    log: LogSection = field(default_factory=LogSection)

@@ -1,0 +1,284 @@
+"""All VM processes of this host, as the guard knows them: one entry per VM, running or ended.
+
+Each entry is also a file, so that a new guard finds the processes that outlived the old one; a process is known by
+pid, start time and boot of the machine. Must hold: at most one process per VM; kill and forget need its exact
+generation and boot; an entry stays until somebody forgets it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ucloud.errors import Conflict, Error, NotFound, Unavailable
+from ucloud.guard.birth import bear
+from ucloud.guard.namespace import PidNamespace
+from ucloud.hypervisor.guard_protocol import STDERR_TAIL_BYTES, UNKNOWN_EXIT, Named, StartRequest, VmProcess
+from ucloud.model.vm import Failover
+from ucloud.store.codec import from_plain, to_plain
+from ucloud.system import files, process_unix
+from ucloud.system.clock import Clock, format_time
+
+_log = logging.getLogger(__name__)
+
+_REAP_TIMEOUT_S = 2.0
+_LOG_LIMIT_BYTES = 64 * 1024
+
+
+@dataclass(slots=True)
+class _Entry:
+    process: VmProcess
+    start_ticks: int
+    pidfd: int  # -1 once it has ended
+    is_child: bool
+
+
+class ProcessTable:
+    """Used by the guard's main thread alone."""
+
+    def __init__(self, directory: Path, *, incarnation: str, namespace: PidNamespace, clock: Clock) -> None:
+        self._directory = files.ensure_directory(directory)
+        self._incarnation = incarnation
+        self._namespace = namespace
+        self._clock = clock
+        self._boot_id = process_unix.read_boot_id()
+        self._entries: dict[str, _Entry] = {}
+        self.sealed = False
+
+    def pidfds(self) -> tuple[int, ...]:
+        """Become readable when their process ends."""
+        return tuple(entry.pidfd for entry in self._entries.values() if entry.pidfd >= 0)
+
+    def recover(self) -> None:
+        """Read the files of earlier guards: adopt what may live on, end what may not.
+
+        Raises Unavailable if something that must be dead is not: no new guard may begin before it is.
+        """
+        for path in sorted(self._directory.glob("*.json")):
+            entry = self._read_entry(path)
+            if entry is not None:
+                self._entries[entry.process.vm_id] = entry
+                self._write(entry)
+
+    def start(self, request: StartRequest, descriptors: Sequence[int]) -> VmProcess:
+        """See GuardClient.start."""
+        known = self._entries.get(request.vm_id)
+        if known is not None:
+            return self._answer_known(known.process, request)
+        if self.sealed:
+            raise Conflict(f"failed to start VM {request.vm_id}: this guard is sealed", code="guard_sealed")
+        inside = self._namespace if request.failover is Failover.RESTART else None
+        output = self._open_log(request.vm_id)
+        try:
+            bear(request, descriptors, output=output, namespace=inside, record=lambda pid: self._enter(request, pid))
+        except BaseException:
+            self._drop(request.vm_id)
+            raise
+        finally:
+            os.close(output)
+        return self._entries[request.vm_id].process
+
+    def list(self, vm_id: str = "") -> tuple[VmProcess, ...]:
+        """See GuardClient.list."""
+        self.reap()
+        entries = self._entries.values()
+        return tuple(self._shown(entry) for entry in entries if vm_id in ("", entry.process.vm_id))
+
+    def kill(self, named: Named) -> VmProcess:
+        """See GuardClient.kill."""
+        entry = self._find(named)
+        self.reap()
+        if entry.process.running:
+            _log.info("killing vm=%s generation=%d boots=%d", named.vm_id, named.generation, named.boots)
+            _kill_and_wait(entry)
+            self._reap_one(entry)
+        return self._shown(entry)
+
+    def forget(self, named: Named) -> None:
+        """See GuardClient.forget."""
+        entry = self._entries.get(named.vm_id)
+        if entry is None or _name_of(entry.process) != named:
+            return
+        self.reap()
+        if entry.process.running:
+            raise Conflict(f"failed to forget VM {named.vm_id}: its process {entry.process.pid} runs", code="runs")
+        self._drop(named.vm_id)
+
+    def reap(self) -> None:
+        """Note every process that ended, and keep the logs of the others short."""
+        ready = _readable(self.pidfds())
+        for entry in self._entries.values():
+            if entry.pidfd in ready:
+                self._reap_one(entry)
+
+    def trim_logs(self) -> None:
+        for vm_id in self._entries:
+            with contextlib.suppress(FileNotFoundError):
+                path = self._log_path(vm_id)
+                if path.stat().st_size > _LOG_LIMIT_BYTES:
+                    tail = _read_tail(path, _LOG_LIMIT_BYTES // 4)
+                    os.truncate(path, 0)  # the process appends, so it goes on at the new end
+                    with path.open("ab") as file:
+                        file.write(tail)
+
+    def close(self) -> None:
+        for pidfd in self.pidfds():
+            os.close(pidfd)
+        self._entries.clear()
+
+    def _answer_known(self, known: VmProcess, request: StartRequest) -> VmProcess:
+        same = _name_of(known) == Named(request.vm_id, request.generation, request.boots)
+        if known.running and same:
+            return known
+        state = "runs" if known.running else "ended and was not forgotten"
+        raise Conflict(
+            f"failed to start VM {request.vm_id}: generation {known.generation}, boot {known.boots} {state}",
+            code="runs" if known.running else "ended",
+        )
+
+    def _enter(self, request: StartRequest, pid: int) -> None:
+        process = VmProcess(
+            vm_id=request.vm_id,
+            generation=request.generation,
+            boots=request.boots,
+            incarnation=self._incarnation,
+            failover=request.failover,
+            pid=pid,
+            running=True,
+            started_at=format_time(self._clock.now()),
+        )
+        entry = _Entry(process, process_unix.read_start_ticks(pid), os.pidfd_open(pid), is_child=True)
+        self._entries[request.vm_id] = entry
+        self._write(entry)
+
+    def _find(self, named: Named) -> _Entry:
+        entry = self._entries.get(named.vm_id)
+        if entry is None or _name_of(entry.process) != named:
+            have = "none" if entry is None else f"generation {entry.process.generation}, boot {entry.process.boots}"
+            raise NotFound(
+                f"failed to find generation {named.generation}, boot {named.boots} of VM {named.vm_id}: there is {have}"
+            )
+        return entry
+
+    def _reap_one(self, entry: _Entry) -> None:
+        exit_code, by_signal = _wait_child(entry.process.pid) if entry.is_child else (UNKNOWN_EXIT, 0)
+        os.close(entry.pidfd)
+        entry.pidfd = -1
+        entry.process = replace(
+            entry.process,
+            running=False,
+            ended_at=format_time(self._clock.now()),
+            exit_code=exit_code,
+            signal=by_signal,
+        )
+        _log.info("vm=%s ended exit_code=%d signal=%d", entry.process.vm_id, exit_code, by_signal)
+        try:
+            self._write(entry)
+        except OSError as error:  # the file still says that it runs; a later guard will see that it does not
+            _log.error("failed to note the end of vm=%s: %s", entry.process.vm_id, error)
+
+    def _shown(self, entry: _Entry) -> VmProcess:
+        if entry.process.running:
+            return entry.process
+        with contextlib.suppress(FileNotFoundError):
+            tail = _read_tail(self._log_path(entry.process.vm_id), STDERR_TAIL_BYTES)
+            return replace(entry.process, stderr_tail=tail.decode(errors="replace"))
+        return entry.process
+
+    def _read_entry(self, path: Path) -> _Entry | None:
+        try:
+            plain = files.read_json(path)
+            process = from_plain(VmProcess, plain["process"])
+            start_ticks, boot_id = int(plain["start_ticks"]), str(plain["boot_id"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise Error(
+                f"failed to read {path}: {error}", hint="is it damaged? Find what runs, then remove it"
+            ) from error
+        if not process.running:
+            return _Entry(process, start_ticks, -1, is_child=False)
+        pidfd = _open_same(process.pid, start_ticks) if boot_id == self._boot_id else -1
+        entry = _Entry(process, start_ticks, pidfd, is_child=False)
+        if pidfd >= 0 and process.failover is Failover.NONE:
+            return entry
+        if pidfd >= 0:
+            _kill_and_wait(entry)
+            os.close(pidfd)
+            entry.pidfd = -1
+        lost = process.failover is Failover.RESTART or boot_id != self._boot_id
+        entry.process = replace(process, running=False, ended_at=format_time(self._clock.now()), lost=lost)
+        return entry
+
+    def _write(self, entry: _Entry) -> None:
+        plain: dict[str, Any] = {
+            "process": to_plain(entry.process),
+            "start_ticks": entry.start_ticks,
+            "boot_id": self._boot_id,
+        }
+        files.write_json(self._directory / f"{entry.process.vm_id}.json", plain)
+
+    def _drop(self, vm_id: str) -> None:
+        entry = self._entries.pop(vm_id, None)
+        if entry is not None and entry.pidfd >= 0:
+            os.close(entry.pidfd)
+        (self._directory / f"{vm_id}.json").unlink(missing_ok=True)
+        self._log_path(vm_id).unlink(missing_ok=True)
+
+    def _log_path(self, vm_id: str) -> Path:
+        return self._directory / f"{vm_id}.log"
+
+    def _open_log(self, vm_id: str) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(self._log_path(vm_id), flags, 0o600)
+
+
+def _name_of(process: VmProcess) -> Named:
+    return Named(process.vm_id, process.generation, process.boots)
+
+
+def _readable(descriptors: Sequence[int], timeout_s: float = 0.0) -> set[int]:
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return {descriptor for descriptor, _ in poll.poll(timeout_s * 1000)}
+
+
+def _kill_and_wait(entry: _Entry) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(entry.pidfd, signal.SIGKILL)
+    if not _readable([entry.pidfd], _REAP_TIMEOUT_S):
+        raise Unavailable(
+            f"failed to end VM {entry.process.vm_id}: process {entry.process.pid} is killed but not gone",
+            hint="it may hang in the kernel on its storage",
+            code="not_reaped",
+        )
+
+
+def _wait_child(pid: int) -> tuple[int, int]:
+    """Exit code (or UNKNOWN_EXIT) and signal (or 0) of a child that has ended."""
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return (status, 0) if status >= 0 else (UNKNOWN_EXIT, -status)
+
+
+def _open_same(pid: int, start_ticks: int) -> int:
+    """A pidfd of ``pid`` if it is still the process started then, else −1."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return -1
+    if process_unix.read_start_ticks(pid) == start_ticks:
+        return pidfd
+    os.close(pidfd)
+    return -1
+
+
+def _read_tail(path: Path, limit: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - limit))
+        return file.read(limit)

@@ -1,0 +1,55 @@
+"""A host's hypervisor as the agent sees it: fulfilled by ``qemu.QemuHypervisor`` and ``fake.FakeHypervisor``.
+
+A pass over a VM is: ``observe``, ``plan.plan_vm``, then ``start`` for a Start (after the other rooms made disk and
+taps) and ``apply`` for any other action, then ``seen.summarise``. One VM is worked on by one thread at a time.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from ucloud.hypervisor.machine import Machine
+from ucloud.hypervisor.plan import Action, Now, ObservedVm, Start
+from ucloud.hypervisor.resources import Resources
+from ucloud.model.wanted import WantedVm
+
+
+class Hypervisor(Protocol):
+    def vm_ids(self) -> tuple[str, ...]:
+        """All VMs that have files or a process here. Raises Unavailable if the guard does not answer."""
+        ...
+
+    def observe(self, vm_id: str) -> ObservedVm:
+        """Never raises for a guest or a guard that does not answer: it says so in the value."""
+        ...
+
+    def prepare(self, vm_id: str) -> Machine:
+        """The VM's machine, made at its first call: its ``uid`` is whom the disk must belong to."""
+        ...
+
+    def read_machine(self, vm_id: str) -> Machine | None: ...
+
+    def start(self, wanted: WantedVm, action: Start, resources: Resources, now: Now) -> None:
+        """Start the guest. Raises Unavailable, Conflict or GuestError; the next pass sees what came of it."""
+        ...
+
+    def apply(self, vm_id: str, action: Action, now: Now) -> None:
+        """Do any action but Start."""
+        ...
+
+    def version(self) -> str:
+        """QEMU's, such as "7.2.22"."""
+        ...
+
+    def accelerator(self) -> str: ...
+
+    def serial_socket(self, vm_id: str) -> Path:
+        """Where the serial console listens while the VM runs; it serves one connection at a time."""
+        ...
+
+    def serial_log(self, vm_id: str) -> Path: ...
+
+    def trim_logs(self, *, limit_kib: int) -> None:
+        """Keep every serial log within its limit."""
+        ...

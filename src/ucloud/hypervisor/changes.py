@@ -1,0 +1,60 @@
+"""How each action changes a VM's record. Pure: the real and the fake hypervisor do the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ucloud.hypervisor.plan import Action, CancelStop, Collect, Kill, Now, PowerDown, Quit, Resume, Start
+from ucloud.hypervisor.record import RESTARTS_IN_WINDOW, End, VmRecord
+from ucloud.model.wanted import WantedVm
+from ucloud.system.clock import format_time
+
+
+def record_start(record: VmRecord, wanted: WantedVm, action: Start, now: Now, *, accelerator: str) -> VmRecord:
+    """Written before the start: a start that did not happen then looks like a lost one, and is repeated."""
+    restarted = (*record.restarted_at_s, now.monotonic_s)[-RESTARTS_IN_WINDOW:] if action.again else ()
+    return VmRecord(
+        vm_id=record.vm_id,
+        host_boot_id=record.host_boot_id,
+        generation=wanted.generation,
+        spec_generation=wanted.spec_generation,
+        boots=action.boots,
+        restarts=record.restarts + 1 if action.again else 0,
+        restarted_at_s=restarted,
+        started_at=format_time(now.wall),
+        cpus=wanted.cpus,
+        memory_mib=wanted.memory_mib,
+        disk_gib=wanted.disk_gib,
+        accelerator=accelerator,
+    )
+
+
+def record_action(record: VmRecord, action: Action, now: Now) -> VmRecord:
+    """The record as it is written before ``action`` is done."""
+    match action:
+        case PowerDown(timeout_s=timeout_s):
+            return _record_power_down(record, timeout_s, now)
+        case Kill():
+            return _record_end(record, End.STOPPED, "killed: it did not power off in time", now)
+        case Quit(end=end, detail=detail) | Collect(end=end, detail=detail):
+            return _record_end(record, end, detail, now)
+        case CancelStop():
+            return replace(record, stop_at_s=0.0, stop_until="", asked_at_s=0.0)
+        case Resume():
+            return replace(record, resumed_at_s=now.monotonic_s)
+    return record
+
+
+def _record_power_down(record: VmRecord, timeout_s: float, now: Now) -> VmRecord:
+    """The deadline is set once; asking again does not move it."""
+    if record.stop_at_s:
+        return replace(record, asked_at_s=now.monotonic_s)
+    stop_at_s = now.monotonic_s + timeout_s
+    return replace(record, stop_at_s=stop_at_s, stop_until=now.text(stop_at_s), asked_at_s=now.monotonic_s)
+
+
+def _record_end(record: VmRecord, end: End, detail: str, now: Now) -> VmRecord:
+    """The first word on how a run ended stands: it was known best by then."""
+    if record.end is not End.NONE:
+        return record
+    return replace(record, end=end, end_detail=detail, ended_at=format_time(now.wall), ended_at_s=now.monotonic_s)

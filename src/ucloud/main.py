@@ -1,0 +1,125 @@
+"""``ucloud <command>``: the only composition root.
+
+Three kinds of commands: those that speak to the API (cli), those that work on this machine (local), and the
+processes of the cloud, which are started by ``ucloud up`` or by a service manager as ``ucloud NAME --config FILE``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ucloud import __version__
+from ucloud.config import Config, load_config
+from ucloud.errors import Error
+from ucloud.local.processes import PROGRAMS, SUPERVISOR, only_one
+from ucloud.system.clock import SystemClock
+from ucloud.system.logs import setup_logs
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] in (SUPERVISOR, *_PROCESSES):
+        return _run_process(words)
+    from ucloud.local.commands import run_command  # processes must not pay for what only people's commands need
+
+    return run_command(words)
+
+
+def _run_process(words: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog=f"ucloud {words[0]}", description=_about(words[0]))
+    parser.add_argument("--config", type=Path, required=True, help="the settings file that 'ucloud up' wrote")
+    name, options = words[0], parser.parse_args(words[1:])
+    try:
+        config = load_config(options.config)
+        setup_logs(name, directory=config.log.directory, level=config.log.level, limit_kib=config.log.limit_kib)
+        with only_one(config.host.run_directory, name, SystemClock()):
+            logger.info("ucloud %s %s starts", name, __version__)
+            if name == SUPERVISOR:
+                return _supervise(config, options.config)
+            return _PROCESSES[name](config)
+    except Error as error:
+        logger.error("%s: %s", error.code, error.message)
+        print(f"ucloud: {error.message}", file=sys.stderr)
+        return 1
+    except Exception:
+        logger.exception("%s died of a mistake", name)
+        raise
+
+
+def _about(name: str) -> str:
+    return next((program.about for program in PROGRAMS if program.name == name), "keeps the other processes running")
+
+
+def _until_signal(run: Callable[[Config, threading.Event], int], config: Config) -> int:
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    return run(config, stopping)
+
+
+def _supervise(config: Config, config_file: Path) -> int:
+    from ucloud.local.supervisor import main as run
+
+    return _until_signal(lambda _, stopping: run(config, config_file, stopping), config)
+
+
+def _etcd(config: Config) -> int:
+    from ucloud.local.keeper import main as run
+
+    return _until_signal(run, config)
+
+
+def _guard(config: Config) -> int:
+    from ucloud.guard.process import main as run
+
+    return run(config)
+
+
+def _metadata(config: Config) -> int:
+    from ucloud.metadata.process import main as run
+
+    return run(config)
+
+
+def _agent(config: Config) -> int:
+    from ucloud.agent.process import main as run
+
+    return _until_signal(run, config)
+
+
+def _scheduler(config: Config) -> int:
+    from ucloud.control.process import main as run
+
+    return _until_signal(run, config)
+
+
+def _api(config: Config) -> int:
+    from ucloud.api.process import main as run
+
+    return run(config)
+
+
+def _stream(config: Config) -> int:
+    from ucloud.api.stream import main as run
+
+    return run(config)
+
+
+_PROCESSES: dict[str, Callable[[Config], int]] = {
+    "etcd": _etcd,
+    "guard": _guard,
+    "metadata": _metadata,
+    "agent": _agent,
+    "scheduler": _scheduler,
+    "api": _api,
+    "stream": _stream,
+}

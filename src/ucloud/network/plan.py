@@ -1,0 +1,155 @@
+"""What a network needs on a host, and which steps lead there. Pure.
+
+``NetworkTarget`` is computed from the wanted document and the settings alone. Each part that is built has a digest of
+everything it was built from; it is written on the part when it is complete (as the alias of a device, as the name of a
+configuration file), so looking at a finished network costs a few reads, and a half-built one is never taken as done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
+
+from ucloud.config.sections import NetworkSection
+from ucloud.model import devices
+from ucloud.model.devices import NetworkDevices
+from ucloud.model.network import Egress
+from ucloud.model.wanted import WantedNetwork
+from ucloud.network import services
+
+
+class Step(StrEnum):
+    """One effect on the host. Each can be repeated, and cut short at any point."""
+
+    MAKE_BRIDGE = "make_bridge"
+    MAKE_VXLAN = "make_vxlan"
+    MAKE_GATEWAY = "make_gateway"
+    WRITE_NAMES = "write_names"
+    START_SERVICES = "start_services"
+    STOP_SERVICES = "stop_services"
+    REMOVE_GATEWAY = "remove_gateway"
+    REMOVE_LINKS = "remove_links"
+    REMOVE_FILES = "remove_files"
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayTarget:
+    """The inside of a gateway's namespace. Addresses are with prefix length; ``rules`` is text for nft."""
+
+    addresses: tuple[str, ...]
+    uplink_addresses: tuple[str, ...]
+    host_prefixes: tuple[str, ...]
+    egress: bool
+    mtu: int
+    rules: str
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkTarget:
+    network_id: str
+    devices: NetworkDevices
+    vni: int
+    group: str
+    port: int
+    mtu: int
+    gateway: GatewayTarget
+    services: str
+    names: str
+    bridge_digest: str
+    vxlan_digest: str
+    gateway_digest: str
+    services_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedNetwork:
+    """Digests of the complete parts, "" where one is missing or half built. ``present``: anything at all is there."""
+
+    bridge: str = ""
+    vxlan: str = ""
+    gateway: str = ""
+    services: str = ""
+    names: str | None = None
+    present: bool = False
+
+
+def target_of(
+    wanted: WantedNetwork, settings: NetworkSection, *, rules: str, forwarders: tuple[str, ...]
+) -> NetworkTarget:
+    mtu = devices.guest_mtu(settings.underlay_mtu)
+    group = devices.group_address(settings.group_prefix, wanted.vni)
+    underlay = settings.underlay_device or devices.device_prefixes(settings.tag).underlay
+    gateway = _gateway_of(wanted, mtu, rules)
+    text = services.render_configuration(
+        wanted, mtu=mtu, domain=settings.domain, forwarders=forwarders if gateway.egress else ()
+    )
+    return NetworkTarget(
+        network_id=wanted.network_id,
+        devices=devices.network_devices(settings.tag, wanted.vni),
+        vni=wanted.vni,
+        group=group,
+        port=settings.vxlan_port,
+        mtu=mtu,
+        gateway=gateway,
+        services=text,
+        names=services.render_names(wanted, domain=settings.domain),
+        bridge_digest=_digest("bridge", mtu),
+        vxlan_digest=_digest("vxlan", wanted.vni, group, settings.vxlan_port, underlay, mtu),
+        gateway_digest=_digest("gateway", gateway),
+        services_digest=_digest("services", text),
+    )
+
+
+def plan_network(target: NetworkTarget, observed: ObservedNetwork) -> tuple[Step, ...]:
+    """The steps to a complete network, in order; none if it is complete."""
+    steps = []
+    if observed.bridge != target.bridge_digest:
+        steps.append(Step.MAKE_BRIDGE)
+    if observed.vxlan != target.vxlan_digest or Step.MAKE_BRIDGE in steps:
+        steps.append(Step.MAKE_VXLAN)
+    if observed.gateway != target.gateway_digest or Step.MAKE_BRIDGE in steps:
+        steps.append(Step.MAKE_GATEWAY)
+    if observed.names != target.names:
+        steps.append(Step.WRITE_NAMES)
+    if observed.services != target.services_digest or Step.MAKE_GATEWAY in steps:
+        steps.append(Step.START_SERVICES)
+    return tuple(steps)
+
+
+def plan_removal(observed: ObservedNetwork) -> tuple[Step, ...]:
+    """The steps after which nothing of a network is left; none if nothing is."""
+    if not observed.present:
+        return ()
+    return (Step.STOP_SERVICES, Step.REMOVE_GATEWAY, Step.REMOVE_LINKS, Step.REMOVE_FILES)
+
+
+def _gateway_of(wanted: WantedNetwork, mtu: int, rules: str) -> GatewayTarget:
+    prefix = IPv6Network(wanted.ipv6_prefix)
+    addresses = [
+        f"{devices.GATEWAY_LINK_LOCAL}/64",
+        f"{devices.gateway_ipv6(wanted.ipv6_prefix)}/64",
+        f"{devices.METADATA_IPV4}/32",
+    ]
+    host_prefixes = [str(prefix)]
+    uplink = [f"{devices.UPLINK_GATEWAY_LINK_LOCAL}/64"]
+    if wanted.ipv4_subnet:
+        subnet = IPv4Network(wanted.ipv4_subnet)
+        addresses.insert(0, f"{subnet[1]}/{subnet.prefixlen}")
+        host_prefixes.append(str(subnet))
+    else:
+        uplink.append(f"{devices.uplink_ipv4(wanted.vni)}/32")
+        host_prefixes.append(f"{devices.uplink_ipv4(wanted.vni)}/32")
+    return GatewayTarget(
+        addresses=tuple(addresses),
+        uplink_addresses=tuple(uplink),
+        host_prefixes=tuple(host_prefixes),
+        egress=wanted.egress is not Egress.NONE,
+        mtu=mtu,
+        rules=rules,
+    )
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

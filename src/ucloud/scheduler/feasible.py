@@ -1,0 +1,69 @@
+"""The rules that a host must pass to take a VM. Each is a small pure function that returns why not, or None.
+
+To add one: write the function, add it to RULES under a stable word, add a line to its table test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ucloud.model.placement import Refusal
+from ucloud.scheduler.snapshot import Candidate, Resources
+
+Rule = Callable[[Resources, Candidate], str | None]
+
+
+def _alive(_: Resources, host: Candidate) -> str | None:
+    return None if host.alive else "gives no life sign"
+
+
+def _reported(_: Resources, host: Candidate) -> str | None:
+    return None if host.reported else "its agent has not reported what the host has"
+
+
+def _schedulable(_: Resources, host: Candidate) -> str | None:
+    return None if host.schedulable else "is set unschedulable"
+
+
+def _pool(_: Resources, host: Candidate) -> str | None:
+    return "its pool is nearly full" if host.pool_full else None
+
+
+def _cpus(request: Resources, host: Candidate) -> str | None:
+    if request.cpus <= host.free.cpus:
+        return None
+    return f"has {host.free.cpus:g} of {host.capacity.cpus:g} cpus free, {request.cpus:g} needed"
+
+
+def _memory(request: Resources, host: Candidate) -> str | None:
+    if request.memory_mib <= host.free.memory_mib:
+        return None
+    free, all_of_it = host.free.memory_mib, host.capacity.memory_mib
+    return f"has {free} of {all_of_it} MiB memory free, {request.memory_mib} needed"
+
+
+def _disk(request: Resources, host: Candidate) -> str | None:
+    if request.disk_gib <= host.free.disk_gib:
+        return None
+    return f"has {host.free.disk_gib} of {host.capacity.disk_gib} GiB disk free, {request.disk_gib} needed"
+
+
+# In the order in which a reader wants to hear them: a dead host is not "short of memory".
+RULES: Mapping[str, Rule] = {
+    "alive": _alive,
+    "reported": _reported,
+    "schedulable": _schedulable,
+    "pool": _pool,
+    "cpus": _cpus,
+    "memory": _memory,
+    "disk": _disk,
+}
+
+
+def refusal_of(request: Resources, host: Candidate) -> Refusal | None:
+    """The first rule that refuses, or None if the host can take the VM."""
+    for name, rule in RULES.items():
+        reason = rule(request, host)
+        if reason is not None:
+            return Refusal(host.host_id, name, reason)
+    return None

@@ -1,0 +1,116 @@
+"""One pass of the scheduler: which placements to write now. ``plan_pass`` is pure, ``commit_pass`` writes them.
+
+A lost transaction is left alone: what it lost to wakes the next pass, which decides anew.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+from ucloud.config import SchedulerSection
+from ucloud.model.placement import Placement
+from ucloud.model.vm import Power, Vm
+from ucloud.scheduler.plan import plan_placement
+from ucloud.scheduler.snapshot import Snapshot, build_snapshot, resources_of
+from ucloud.store import keys
+from ucloud.store.api import Compare, Put, Store, Txn, unchanged
+from ucloud.store.codec import encode
+from ucloud.store.events import event_put
+from ucloud.store.view import Entry, View
+from ucloud.system.clock import Clock
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A placement to write, and what it was decided on."""
+
+    vm: Entry[Vm]
+    previous: Entry[Placement] | None
+    placement: Placement
+
+
+def snapshot_of(view: View, settings: SchedulerSection) -> Snapshot:
+    return build_snapshot(
+        revision=view.revision,
+        hosts=[entry.value for entry in view.hosts.values()],
+        seen={host_id: entry.value for host_id, entry in view.seen_hosts.items()},
+        alive=frozenset(view.alive),
+        placements=[entry.value for entry in view.placements.values()],
+        digests={image_id: entry.value.spec.digest for image_id, entry in view.images.items()},
+        settings=settings,
+    )
+
+
+def plan_pass(view: View, settings: SchedulerSection, *, at: str) -> tuple[Planned, ...]:
+    """Decisions for all VMs that need one, oldest first, each seeing the claims of those before it."""
+    snapshot = snapshot_of(view, settings)
+    planned = []
+    for vm in sorted(view.vms.values(), key=lambda entry: (entry.value.meta.created_at, entry.value.meta.id)):
+        previous = view.placements.get(vm.value.meta.id)
+        if not _needs_decision(vm.value, previous.value if previous else None):
+            continue
+        before = previous.value if previous else None
+        placement = plan_placement(vm.value, snapshot, previous=before, at=at)
+        if before is not None and _says_the_same(before, placement):
+            continue
+        planned.append(Planned(vm, previous, placement))
+        if placement.host_id:
+            snapshot = _claim(snapshot, before, placement)
+    return tuple(planned)
+
+
+def _needs_decision(vm: Vm, placement: Placement | None) -> bool:
+    if vm.meta.deleted_at:
+        return False
+    if placement is None:
+        return vm.spec.power is Power.RUNNING
+    return not placement.host_id or placement.spec_generation != vm.meta.generation
+
+
+def _says_the_same(before: Placement, after: Placement) -> bool:
+    """Only revision, generation and time differ: nobody needs to hear it again."""
+    if (before.host_id, before.spec_generation) != (after.host_id, after.spec_generation):
+        return False
+    silent = replace(after.decision, revision=before.decision.revision)
+    return replace(after, generation=before.generation, at=before.at, decision=silent) == before
+
+
+def _claim(snapshot: Snapshot, before: Placement | None, after: Placement) -> Snapshot:
+    amount = resources_of(after)
+    if before is not None and before.host_id == after.host_id:
+        amount = amount.minus(resources_of(before))
+    if after.host_id not in snapshot.candidates:
+        return snapshot
+    return snapshot.with_claim(after.host_id, amount)
+
+
+def commit_pass(store: Store, planned: tuple[Planned, ...], *, leader: Compare, clock: Clock) -> int:
+    """Write each decision if its VM and placement are still as they were. Returns the last revision."""
+    revision = 0
+    for plan in planned:
+        vm_id = plan.vm.value.meta.id
+        key = keys.placement(vm_id)
+        compares = (
+            leader,
+            unchanged(plan.vm.key, plan.vm.mod_revision),
+            unchanged(key, plan.previous.mod_revision if plan.previous else 0),
+        )
+        writes = [Put(key, encode(plan.placement)), *_events(plan, clock)]
+        committed = store.commit(Txn(compares, tuple(writes)))
+        revision = committed.revision
+        outcome = plan.placement.decision.reason if committed.ok else "changed meanwhile, decided again"
+        logger.info("vm %s: %s", vm_id, outcome)
+    return revision
+
+
+def _events(plan: Planned, clock: Clock) -> list[Put]:
+    before = plan.previous.value.host_id if plan.previous else None
+    if before == plan.placement.host_id:
+        return []
+    kind = "vm_placed" if plan.placement.host_id else "vm_unschedulable"
+    meta = plan.vm.value.meta
+    message = plan.placement.decision.reason
+    return [event_put(clock, kind, message, about="vm", about_id=meta.id, project=meta.project, actor="scheduler")]

@@ -1,0 +1,221 @@
+"""Links, addresses, routes and forwarding entries of the namespace of the calling thread: small typed verbs.
+
+Owns no state but its netlink socket. One ``Links`` belongs to one thread and one piece of work (opening costs 0.3 ms).
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_interface
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from ucloud.errors import Conflict, Error, NotFound
+
+_NTF_MASTER = 0x04
+_NTF_STICKY = 0x40
+_NUD_NOARP = 0x40
+_IFA_F_NODAD = 0x02
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What is known of a device. ``alias`` is the text that its maker wrote on it."""
+
+    index: int
+    name: str
+    kind: str
+    mtu: int
+    mac: str
+    up: bool
+    alias: str
+    master: int
+
+
+@dataclass(frozen=True, slots=True)
+class Vxlan:
+    """A VXLAN device to make: packets of ``vni`` go to multicast ``group`` on device number ``underlay``."""
+
+    name: str
+    vni: int
+    group: str
+    underlay: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Veth:
+    """A pair to make: ``name`` here, ``peer`` in ``namespace``."""
+
+    name: str
+    peer: str
+    namespace: str
+    mtu: int
+    peer_mac: str = ""
+
+
+class Links:
+    def __init__(self, route: Any) -> None:
+        self._route = route
+
+    def find(self, name: str) -> Link | None:
+        try:
+            (found,) = self._route.link("get", ifname=name)
+        except NetlinkError as error:
+            if error.code == errno.ENODEV:
+                return None
+            raise _failure(f"look for device {name}", error) from error
+        return _parse_link(found)
+
+    def get(self, name: str) -> Link:
+        found = self.find(name)
+        if found is None:
+            raise NotFound(f"failed to use device {name}: there is none", code="no_device")
+        return found
+
+    def list_links(self, prefix: str) -> list[Link]:
+        """All devices whose name begins with ``prefix``."""
+        links = (_parse_link(message) for message in self._route.get_links())
+        return [link for link in links if link.name.startswith(prefix)]
+
+    def add_bridge(self, name: str) -> None:
+        """A bridge without spanning tree and without snooping: multicast goes to every port."""
+        with _named(f"make bridge {name}"):
+            self._route.link("add", ifname=name, kind="bridge", br_stp_state=0, br_mcast_snooping=0, br_forward_delay=0)
+
+    def add_vxlan(self, vxlan: Vxlan) -> None:
+        try:
+            self._route.link(
+                "add",
+                ifname=vxlan.name,
+                kind="vxlan",
+                vxlan_id=vxlan.vni,
+                vxlan_group6=vxlan.group,
+                vxlan_link=vxlan.underlay,
+                vxlan_port=vxlan.port,
+                vxlan_learning=1,
+            )
+        except NetlinkError as error:
+            if error.code == errno.EEXIST:
+                raise Conflict(
+                    f"failed to make VXLAN device {vxlan.name}: VNI {vxlan.vni} is in use on UDP port {vxlan.port}",
+                    hint="a second cloud on this machine needs another network.vxlan_port",
+                ) from error
+            raise _failure(f"make VXLAN device {vxlan.name}", error) from error
+
+    def add_veth(self, veth: Veth) -> None:
+        peer: dict[str, Any] = {"ifname": veth.peer, "net_ns_fd": veth.namespace, "mtu": veth.mtu}
+        if veth.peer_mac:
+            peer["address"] = veth.peer_mac
+        with _named(f"make device pair {veth.name}"):
+            self._route.link("add", ifname=veth.name, kind="veth", mtu=veth.mtu, peer=peer)
+
+    def set_up(self, index: int, **settings: Any) -> None:
+        """Switch a device on, together with other attributes (``mtu``, ``master``, ``ifalias``…) in the same call."""
+        with _named(f"set up device {index}"):
+            self._route.link("set", index=index, state="up", **settings)
+
+    def set_alias(self, index: int, alias: str) -> None:
+        with _named(f"label device {index}"):
+            self._route.link("set", index=index, ifalias=alias)
+
+    def set_mtu(self, index: int, mtu: int) -> None:
+        with _named(f"set the MTU of device {index}"):
+            self._route.link("set", index=index, mtu=mtu)
+
+    def attach(self, index: int, bridge: int) -> None:
+        """Make a device a port of ``bridge`` that learns no addresses: its own must be given by ``pin_mac``."""
+        with _named(f"attach device {index}"):
+            self._route.link("set", index=index, master=bridge)
+            self._route.brport("set", index=index, learning=0, unicast_flood=0)
+
+    def pin_mac(self, index: int, mac: str) -> None:
+        """Frames to ``mac`` go to this port, and no frame from another port changes that (sticky)."""
+        with _named(f"pin {mac} to device {index}"):
+            self._route.fdb("replace", ifindex=index, lladdr=mac, state=_NUD_NOARP, flags=_NTF_MASTER | _NTF_STICKY)
+
+    def remove(self, name: str) -> bool:
+        """Remove a device. Returns whether there was one."""
+        link = self.find(name)
+        if link is None:
+            return False
+        try:
+            self._route.link("del", index=link.index)
+        except NetlinkError as error:
+            if error.code == errno.ENODEV:
+                return False
+            raise _failure(f"remove device {name}", error) from error
+        return True
+
+    def add_address(self, index: int, address: str, *, deprecated: bool = False) -> None:
+        """Add ``address/length``, usable at once (no duplicate detection); ``deprecated``: never chosen as a source."""
+        interface = ip_interface(address)
+        settings: dict[str, Any] = {}
+        if interface.version == 6:
+            settings["flags"] = _IFA_F_NODAD
+            if deprecated:
+                settings |= {"preferred": 0, "valid": 0xFFFFFFFF}
+        with _named(f"add address {address}"):
+            self._route.addr(
+                "replace", index=index, address=str(interface.ip), prefixlen=interface.network.prefixlen, **settings
+            )
+
+    def add_route(self, destination: str, index: int, *, via: str, source: str = "") -> None:
+        """A route by an IPv6 next hop, also for IPv4 destinations. The default routes are 0.0.0.0/0 and ::/0."""
+        network = ip_interface(destination).network
+        family = socket.AF_INET6 if network.version == 6 else socket.AF_INET
+        hop: dict[str, Any] = {"gateway": via}
+        if family == socket.AF_INET and ip_address(via).version == 6:
+            hop = {"via": {"family": socket.AF_INET6, "addr": via}}
+        if source:
+            hop["prefsrc"] = source
+        with _named(f"add route {destination}"):
+            self._route.route("replace", family=family, dst=str(network), oif=index, **hop)
+
+    def default_route_devices(self) -> list[int]:
+        """The numbers of the devices that IPv6 default routes go by."""
+        routes = self._route.get_default_routes(family=socket.AF_INET6)
+        return sorted({index for route in routes if (index := route.get_attr("RTA_OIF"))})
+
+    def addresses(self, index: int) -> list[str]:
+        """All addresses of a device, as ``address/length``."""
+        found = self._route.get_addr(index=index)
+        return [f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}" for message in found]
+
+
+@contextmanager
+def open_links() -> Iterator[Links]:
+    with IPRoute() as route:
+        yield Links(route)
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    try:
+        yield
+    except NetlinkError as error:
+        raise _failure(what, error) from error
+
+
+def _failure(what: str, error: NetlinkError) -> Error:
+    return Error(f"failed to {what}: {error.args[1] if len(error.args) > 1 else error}", code="network_failed")
+
+
+def _parse_link(message: Any) -> Link:
+    info = message.get_attr("IFLA_LINKINFO")
+    return Link(
+        index=message["index"],
+        name=message.get_attr("IFLA_IFNAME"),
+        kind=(info.get_attr("IFLA_INFO_KIND") if info else None) or "",
+        mtu=message.get_attr("IFLA_MTU") or 0,
+        mac=message.get_attr("IFLA_ADDRESS") or "",
+        up=bool(message["flags"] & 1),
+        alias=message.get_attr("IFLA_IFALIAS") or "",
+        master=message.get_attr("IFLA_MASTER") or 0,
+    )

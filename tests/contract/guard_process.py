@@ -1,0 +1,101 @@
+"""Starts and ends guards for tests, and sees to it that nothing of theirs outlives the test."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from ucloud.config.load import render_config
+from ucloud.config.sections import Config, GuardSection, HostSection, LogSection, StoreSection
+from ucloud.errors import Unavailable
+from ucloud.hypervisor.guard_client import GuardClient
+from ucloud.hypervisor.guard_protocol import Hello
+from ucloud.system.process_unix import read_start_ticks
+
+T = TypeVar("T")
+ROOT = Path(__file__).parents[2]
+
+
+def wait_for(look: Callable[[], T], *, timeout_s: float = 20.0) -> T:
+    """What ``look`` returns once that is true."""
+    deadline_s = time.monotonic() + timeout_s
+    while not (seen := look()):
+        assert time.monotonic() < deadline_s, "waited in vain"
+        time.sleep(0.01)
+    return seen
+
+
+def is_gone(pid: int) -> bool:
+    """No such process, or one that only waits to be reaped."""
+    return read_start_ticks(pid) == 0
+
+
+class GuardProcess:
+    """A guard that can be ended and started again on the same directories."""
+
+    def __init__(self, directory: Path, *, store: StoreSection | None = None) -> None:
+        self.host = HostSection(id="host-test", run_directory=directory / "run", state_directory=directory)
+        self.config = Config(
+            store=store or StoreSection(endpoints=()),
+            host=self.host,
+            guard=GuardSection(),
+            log=LogSection(directory=directory / "log"),
+        )
+        self._config_file = directory / "config.toml"
+        self._config_file.write_text(render_config(self.config))
+        self.client = GuardClient(self.host.run_directory / "guard.sock")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> Hello:
+        command = [sys.executable, "-m", "tests.contract.guard_runner", str(self._config_file)]
+        self._process = subprocess.Popen(command, cwd=ROOT)
+        return wait_for(self._hello)
+
+    def end(self, number: signal.Signals = signal.SIGKILL) -> int:
+        """The exit status."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        return self._process.wait(timeout=20)
+
+    def close(self) -> None:
+        """End the guard, and by their pids all processes that it knew."""
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            for process in self.client.list():
+                if process.running:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(process.pid, signal.SIGKILL)
+            self.end()
+        self._process = None
+
+    def _hello(self) -> Hello | None:
+        assert self._process is not None
+        assert self._process.poll() is None, (self.config.log.directory / "guard.log").read_text()
+        with contextlib.suppress(Unavailable):
+            hello = self.client.hello()
+            return hello if hello.alive or self.config.store.endpoints else None
+        return None
+
+
+@contextlib.contextmanager
+def guard_process(directory: Path, *, store: StoreSection | None = None) -> Iterator[GuardProcess]:
+    """A running guard whose files are below ``directory``."""
+    guard = GuardProcess(directory, store=store)
+    guard.start()
+    try:
+        yield guard
+    finally:
+        guard.close()

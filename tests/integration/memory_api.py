@@ -1,0 +1,73 @@
+"""The real API process under gunicorn over a store in memory, for tests: ``memory_api.py DIRECTORY FD``.
+
+With it run the scheduler's cleaner, as nothing else finishes deletes, and no host. ``DIRECTORY`` has the token.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+from flask import Flask
+
+from ucloud.api.app import create_app
+from ucloud.api.process import serve
+from ucloud.api.site import SCHEDULER_ELECTION, make_cache
+from ucloud.compose.cleaner import apply_cleaning, plan_cleaning
+from ucloud.config import ApiSection, Config, HostSection
+from ucloud.errors import DeadlineExceeded, NotFound
+from ucloud.storage.directory_pool import DirectoryPool
+from ucloud.store import keys
+from ucloud.store.api import Put, Txn, created_at
+from ucloud.store.codec import decode
+from ucloud.store.memory import MemoryStore
+from ucloud.store.view import PREFIXES, build_view
+from ucloud.system.clock import SystemClock
+
+
+class NoDoor:
+    def serial_log(self, url: str, vm_id: str, tail_bytes: int) -> bytes:
+        raise NotFound(f"failed to read the log of {vm_id}: no host at {url} ({tail_bytes} bytes)")
+
+
+def make_config(directory: Path) -> Config:
+    return Config(
+        api=ApiSection(token_file=directory / "token", image_limit_gib=1),
+        host=HostSection(pool_directory=directory / "pool"),
+    )
+
+
+def make_app(config: Config) -> Flask:
+    clock = SystemClock()
+    store = MemoryStore(clock)
+    cache = make_cache(store, clock)
+    cache.start()
+    threading.Thread(target=_clean, args=(store, clock), daemon=True).start()
+    pool = DirectoryPool(config.host.pool_directory, min_reserve_bytes=0)
+    return create_app(config, store, cache, pool=pool, clock=clock, door=NoDoor())
+
+
+def _clean(store: MemoryStore, clock: SystemClock) -> None:
+    leader = keys.election(SCHEDULER_ELECTION) + "test"
+    elected = store.commit(Txn((), (Put(leader, b""),))).revision
+    cache = make_cache(store, clock)
+    cache.start()
+    snapshot = cache.wait_for(elected, 5.0)
+    while True:
+        values = snapshot.values.items()
+        decoded = [
+            (key, decode(snapshot.items[key].value), snapshot.items[key].mod_revision)
+            for key, _ in values
+            if key.startswith(PREFIXES)
+        ]
+        view = build_view(snapshot.revision, decoded)
+        apply_cleaning(store, plan_cleaning(view), leader=created_at(leader, elected), clock=clock)
+        try:
+            snapshot = cache.wait_for(snapshot.revision + 1, 0.2)
+        except DeadlineExceeded:
+            continue
+
+
+if __name__ == "__main__":
+    sys.exit(serve(make_config(Path(sys.argv[1])), make_app, bind=f"fd://{sys.argv[2]}"))
