@@ -6,8 +6,9 @@ BIN := $(VENV)/bin
 TEST_PARTS := etcd,qemu,nft,ip,dnsmasq,ssh,image-tools,root
 
 # Debian packages: what a host needs, what building the tiny image needs, what the tests use.
-HOST_PACKAGES := etcd-server qemu-system-x86 qemu-utils seabios ipxe-qemu dnsmasq-base nftables iproute2 openssh-client
-IMAGE_PACKAGES := dosfstools e2fsprogs mtools syslinux syslinux-common fdisk cpio
+HOST_PACKAGES := etcd-server qemu-system-x86 qemu-utils seabios ipxe-qemu dnsmasq-base nftables iproute2 \
+	util-linux openssh-client
+IMAGE_PACKAGES := dosfstools e2fsprogs mtools syslinux syslinux-common
 PYTHON_PACKAGES := python3-venv
 PACKAGES := $(HOST_PACKAGES) $(IMAGE_PACKAGES) $(PYTHON_PACKAGES)
 

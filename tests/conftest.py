@@ -14,7 +14,7 @@ _PROGRAMS = {
     "ip": ("ip",),
     "dnsmasq": ("dnsmasq",),
     "ssh": ("ssh", "ssh-keygen"),
-    "image-tools": ("mke2fs", "mcopy", "mkfs.vfat", "syslinux", "sfdisk", "apt-get", "dpkg-deb", "cpio"),
+    "image-tools": ("mke2fs", "debugfs", "mcopy", "mkfs.vfat", "syslinux", "qemu-img", "apt-get", "dpkg-deb"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -59,27 +60,36 @@ class GuardProcess:
         return self._process.pid
 
     def start(self) -> Hello:
-        command = [sys.executable, "-m", "tests.contract.guard_runner", str(self._config_file)]
-        self._process = subprocess.Popen(command, cwd=ROOT)
+        self._process = self._spawn()
         return wait_for(self._hello)
+
+    def run_to_end(self) -> int:
+        """For a guard that cannot begin: its exit status."""
+        return self._spawn().wait(timeout=20)
 
     def end(self, number: signal.Signals = signal.SIGKILL) -> int:
         """The exit status."""
         assert self._process is not None
         self._process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        assert self._process is not None
         return self._process.wait(timeout=20)
 
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "tests.contract.guard_runner", str(self._config_file)]
+        return subprocess.Popen(command, cwd=ROOT)
+
     def close(self) -> None:
-        """End the guard, and by their pids all processes that it knew."""
-        if self._process is None:
-            return
-        if self._process.poll() is None:
-            for process in self.client.list():
-                if process.running:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(process.pid, signal.SIGKILL)
+        """End the guard, and by what it wrote down all processes that it knew."""
+        if self._process is not None and self._process.poll() is None:
             self.end()
-        self._process = None
+        for path in (self.host.run_directory / "guard").glob("*.json"):
+            known = json.loads(path.read_text())
+            pid = known["process"]["pid"]
+            if read_start_ticks(pid) == known["start_ticks"]:
+                os.kill(pid, signal.SIGKILL)
 
     def _hello(self) -> Hello | None:
         assert self._process is not None

@@ -13,12 +13,18 @@ from ucloud.config.sections import StoreSection
 from ucloud.guard.process import main
 from ucloud.store.api import Store
 from ucloud.store.connect import open_store
-from ucloud.store.memory import MemoryStore
+from ucloud.system.logs import setup_logs
 
 
 def make_store(settings: StoreSection) -> Store:
-    return open_store(settings) if settings.endpoints else MemoryStore()
+    if settings.endpoints:
+        return open_store(settings)
+    from ucloud.store.memory import MemoryStore  # not in a guard whose memory is measured
+
+    return MemoryStore()
 
 
 if __name__ == "__main__":
-    sys.exit(main(load_config(Path(sys.argv[1])), make_store=make_store))
+    config = load_config(Path(sys.argv[1]))
+    setup_logs("guard", directory=config.log.directory, level="info", limit_kib=1024)
+    sys.exit(main(config, make_store=make_store))

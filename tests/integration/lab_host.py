@@ -17,10 +17,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from tests.unit.samples import WANTED_VM
 from ucloud.config.load import render_config
 from ucloud.config.sections import Config, HostSection, NetworkSection
 from ucloud.firewall.room import FirewallRoom
@@ -28,7 +29,7 @@ from ucloud.metadata.room import MetadataRoom
 from ucloud.model.devices import eui64_address
 from ucloud.model.meta import mac_of_nic, new_nic_id
 from ucloud.model.network import Egress
-from ucloud.model.wanted import WantedName, WantedNetwork, WantedNic
+from ucloud.model.wanted import WantedName, WantedNetwork, WantedNic, WantedVm
 from ucloud.network.room import NetworkRoom
 from ucloud.system.namespace import ensure_namespace, in_namespace, remove_namespace
 from ucloud.system.netlink import Veth, open_links
@@ -63,6 +64,10 @@ def make_nic(network: WantedNetwork, *, ipv4: str = "") -> WantedNic:
     return WantedNic(nic_id, network.network_id, network.vni, mac, eui64_address(network.ipv6_prefix, mac), ipv4)
 
 
+def make_vm(name: str, nic: WantedNic, key: str) -> WantedVm:
+    return replace(WANTED_VM, vm_id=f"vm-{name}", name=name, nics=(nic,), keys=(key,))
+
+
 def name_of(name: str, nic: WantedNic) -> WantedName:
     return WantedName(name, nic.mac, nic.ipv6, nic.ipv4)
 
@@ -75,7 +80,7 @@ class Guest:
     def do(self, work: Callable[[], T]) -> T:
         return in_namespace(self.namespace, work)
 
-    def pings(self, address: str, *, timeout_s: float = 1.0) -> bool:
+    def pings(self, address: str, *, timeout_s: float = 0.5) -> bool:
         argv = ["ping", "-n", "-c", "1", "-W", str(timeout_s), address]
         return self.do(lambda: subprocess.run(argv, capture_output=True, check=False).returncode) == 0
 
@@ -89,7 +94,7 @@ class Guest:
     def run(self, *argv: str) -> str:
         return self.do(lambda: subprocess.run(argv, capture_output=True, check=True, text=True).stdout)
 
-    def connects(self, address: str, port: int, *, timeout_s: float = 1.0) -> bool:
+    def connects(self, address: str, port: int, *, timeout_s: float = 0.5) -> bool:
         def work() -> bool:
             try:
                 with socket.create_connection((address, port), timeout=timeout_s):
@@ -159,6 +164,13 @@ class LabHost:
                 self.network.ensure_nic(nic)
 
         self.do(work)
+        for device in ["ug", "ut"]:
+            wait_for(lambda device=device: self._ports_forward(device))
+
+    def _ports_forward(self, prefix: str) -> bool:
+        """The kernel looks at the carrier of device pairs up to a second late."""
+        lines = self.do(lambda: subprocess.run(["bridge", "link"], capture_output=True, text=True, check=True)).stdout
+        return all("state forwarding" in line for line in lines.splitlines() if f": {prefix}" in line)
 
     def plug_guest(self, nic: WantedNic) -> Guest:
         """Make the guest and its device; ``carry`` connects it."""
@@ -202,12 +214,28 @@ class LabHost:
         in_namespace(outside, outside_end)
         return outside
 
+    def connect_underlay(self, other: LabHost) -> None:
+        """A wire between two hosts, for their VXLAN devices; both have it as ``wire``."""
+
+        def here() -> None:
+            with open_links() as links:
+                links.add_veth(Veth("wire", "wire", other.namespace, 1500))
+                links.set_up(links.get("wire").index)
+
+        def there() -> None:
+            with open_links() as links:
+                links.set_up(links.get("wire").index)
+
+        self.do(here)
+        other.do(there)
+
     def start_metadata(self) -> subprocess.Popen[bytes]:
         """The metadata process, ended with the lab."""
         config = self.directory / "config.toml"
         config.write_text(render_config(Config(host=self.section, network=self.settings)))
         code = (
-            "import sys; from pathlib import Path; from ucloud.config.load import load_config; "
+            "import sys; from pathlib import Path; from tests.unit.samples import WANTED_VM
+from ucloud.config.load import load_config; "
             "from ucloud.metadata.process import main; sys.exit(main(load_config(Path(sys.argv[1]))))"
         )
         process = self.do(lambda: subprocess.Popen([sys.executable, "-c", code, str(config)]))

@@ -13,16 +13,14 @@ from flask import Flask
 
 from ucloud.api.app import create_app
 from ucloud.api.process import serve
-from ucloud.api.site import SCHEDULER_ELECTION, make_cache
+from ucloud.api.site import SCHEDULER_ELECTION, make_cache, view_of
 from ucloud.compose.cleaner import apply_cleaning, plan_cleaning
 from ucloud.config import ApiSection, Config, HostSection
 from ucloud.errors import DeadlineExceeded, NotFound
 from ucloud.storage.directory_pool import DirectoryPool
 from ucloud.store import keys
 from ucloud.store.api import Put, Txn, created_at
-from ucloud.store.codec import decode
 from ucloud.store.memory import MemoryStore
-from ucloud.store.view import PREFIXES, build_view
 from ucloud.system.clock import SystemClock
 
 
@@ -55,13 +53,7 @@ def _clean(store: MemoryStore, clock: SystemClock) -> None:
     cache.start()
     snapshot = cache.wait_for(elected, 5.0)
     while True:
-        values = snapshot.values.items()
-        decoded = [
-            (key, decode(snapshot.items[key].value), snapshot.items[key].mod_revision)
-            for key, _ in values
-            if key.startswith(PREFIXES)
-        ]
-        view = build_view(snapshot.revision, decoded)
+        view = view_of(snapshot)
         apply_cleaning(store, plan_cleaning(view), leader=created_at(leader, elected), clock=clock)
         try:
             snapshot = cache.wait_for(snapshot.revision + 1, 0.2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import select
 import shutil
 import signal
@@ -122,3 +123,41 @@ def test_completion_in_bash(env: dict[str, str], line: str, wanted: set[str]) ->
     done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert set(done.stdout.split()) == wanted
+
+
+@pytest.mark.parametrize(("answer", "deleted"), [(b"y\n", True), (b"\n", False)])
+def test_a_delete_asks_on_a_terminal(env: dict[str, str], api: FakeApi, answer: bytes, deleted: bool) -> None:
+    code, shown = _run_on_terminal(env, ["vm", "delete", "web1"], answer, b"[y/N] ")
+    assert b"delete vm web1 (vm-aaaaaaaaaaaa)? [y/N] " in shown
+    assert (code == 0) == deleted
+    assert ("vm-aaaaaaaaaaaa" not in api.objects["vm"]) == deleted
+
+
+def test_colours_are_for_terminals_that_want_them(env: dict[str, str]) -> None:
+    plain = {name: value for name, value in env.items() if name != "NO_COLOR"}
+    assert b"\x1b[33mready" not in _run_on_terminal({**plain, "NO_COLOR": "1"}, ["vm", "list"])[1]
+    assert b"\x1b[32mready" in _run_on_terminal({**plain, "TERM": "xterm"}, ["vm", "list"])[1]
+
+
+def _run_on_terminal(
+    env: dict[str, str], words: list[str], answer: bytes = b"", after: bytes = b"\n"
+) -> tuple[int, bytes]:
+    """The exit code, and what was shown on a pty; ``answer`` is typed once ``after`` was shown."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(["ucloud", *words], env=env, stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    shown = b""
+    try:
+        while select.select([master], [], [], 30)[0]:
+            try:
+                shown += os.read(master, 65536)
+            except OSError:  # EIO: the program has ended
+                break
+            if answer and after in shown:
+                os.write(master, answer)
+                answer = b""
+        return process.wait(30), shown
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)

@@ -22,7 +22,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from tests.fake_api import TOKEN, running
-from ucloud.api.stream import find_door, make_stream_server
+from ucloud.api.stream import find_door, make_server, make_stream_server
+from ucloud.config import ApiSection, Config, HostSection, LogSection, StoreSection, render_config
 from ucloud.console.tunnel import Tunnel, TunnelTls, open_tunnel
 from ucloud.errors import Conflict, Error, NotFound, Unavailable
 from ucloud.local.certificates import ensure_authority, ensure_certificate
@@ -164,7 +165,7 @@ def test_a_tunnel_carries_bytes_both_ways(door: Door, tls: TunnelTls) -> None:
 @pytest.mark.parametrize(
     ("answer", "cls", "text"),
     [
-        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 21\r\n\r\n" + b'{"detail": "no such"}', NotFound, "no such"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 8\r\n\r\nno such\n", NotFound, "console: no such$"),
         (b"HTTP/1.1 409 Conflict\r\nContent-Length: 0\r\n\r\n", Conflict, "answered 409"),
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\n\r\n", Unavailable, "another protocol"),
         (b"SSH-2.0-x\r\n\r\n\r\n", Unavailable, "does not speak HTTP"),
@@ -190,10 +191,10 @@ def test_nobody_behind_the_door(tls: TunnelTls) -> None:
 
 def test_a_console_through_the_stream_process(streams: Streams) -> None:
     with _connect(streams()) as console:
-        assert _until(lambda: bytes(console.recv(timeout=10)), _HELLO) == _HELLO
+        assert _until(lambda: console.recv(timeout=10, decode=False), _HELLO) == _HELLO
         for text in (b"abc", b"def"):
             console.send(text)
-            assert _until(lambda: bytes(console.recv(timeout=10)), text.upper())
+            assert _until(lambda: console.recv(timeout=10, decode=False), text.upper())
         console.send(b"quit")
         with pytest.raises(ConnectionClosed):
             console.recv(timeout=10)
@@ -261,7 +262,7 @@ def _store_with(*, host_id: str, door: str) -> MemoryStore:
     placement = Placement("vm-1", host_id, 1, 1, 1, 256, 1, meta.created_at, Decision(1, 1))
     report = SeenHost("host-a", meta.created_at, "0", "Linux", "x86_64", "tcg", "7.2", 2, 1024, 1024, 1024, door)
     writes = [Put(keys.spec("vm", "vm-1"), encode(vm)), Put(keys.placement("vm-1"), encode(placement))]
-    writes += [Put(keys.seen("host-a", "host", "host-a"), encode(report))] if door else []
+    writes += [Put(keys.seen("host-a", "host", "self"), encode(report))] if door else []
     assert store.commit(Txn((), tuple(writes))).ok
     return store
 
@@ -274,6 +275,63 @@ def test_the_door_is_found_in_the_store() -> None:
         find_door(_store_with(host_id="", door="https://h:1"), "vm-1")
     with pytest.raises(Unavailable, match="not reported"):
         find_door(_store_with(host_id="host-a", door=""), "vm-1")
+
+
+def test_the_process_on_its_settings(certificates: Path, door: Door, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    cert, key = certificates / "store.pem", certificates / "store.key"
+    config = Config(
+        api=ApiSection(stream_listen="127.0.0.1:0", token_file=tmp_path / "token"),
+        store=StoreSection(ca_file=certificates / "ca.pem", cert_file=cert, key_file=key),
+    )
+    with make_server(config, _store_with(host_id="host-a", door=door.url)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+        with _connect(url) as console:
+            assert console.recv(timeout=10) == _HELLO
+        assert _close_of(url, "vm-2")[0] == 4404
+    thread.join(10)
+
+
+def test_the_process_ends_at_sigterm(certificates: Path, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config = Config(
+        api=ApiSection(stream_listen=f"127.0.0.1:{port}", token_file=tmp_path / "token"),
+        store=StoreSection(
+            endpoints=("https://127.0.0.1:1",),
+            ca_file=certificates / "ca.pem",
+            cert_file=certificates / "store.pem",
+            key_file=certificates / "store.key",
+            timeout_s=0.2,
+        ),
+        host=HostSection(run_directory=tmp_path),
+        log=LogSection(directory=tmp_path),
+    )
+    (tmp_path / "ucloud.toml").write_text(render_config(config))
+    process = subprocess.Popen(_command("stream", "--config", str(tmp_path / "ucloud.toml")))
+    try:
+        url = f"ws://127.0.0.1:{port}"
+        _wait_for_port(port)
+        assert _close_of(url)[0] == 4503
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait_for_port(port: int) -> None:
+    deadline_s = time.monotonic() + 30
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
 
 
 @pytest.fixture

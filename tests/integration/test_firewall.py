@@ -6,18 +6,18 @@ Every attack is first seen to arrive with the rules off, so that "nothing arrive
 from __future__ import annotations
 
 import os
-import socket
-import struct
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 
 import pytest
 
 from tests.conftest import require
 from tests.integration import frames as f
+from tests.integration.capture import open_raw, receive_until
 from tests.integration.lab_host import Guest, LabHost, make_network, make_nic, wait_for
+from ucloud.firewall.room import FirewallRoom
 from ucloud.model.devices import GATEWAY_MAC, gateway_ipv6, link_local_of
 from ucloud.model.wanted import WantedNetwork, WantedNic
 
@@ -53,38 +53,11 @@ def arrivals(world: World, sent: list[bytes]) -> list[bytes]:
     own, address = world.evil.nic.mac, world.evil.nic.ipv4
     last = f.ether(f.BROADCAST, own, f.ARP, f.arp(1, (own, address), (own, "10.77.0.99")) + os.urandom(16))
 
-    def door(guest: Guest) -> socket.socket:
-        def work() -> socket.socket:
-            one = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003))
-            one.bind(("eth0", 0))
-            # Promiscuous (PACKET_MR_PROMISC), so that frames to other MACs count too.
-            index = socket.if_nametoindex("eth0")
-            one.setsockopt(263, 1, struct.pack("IHH8s", index, 1, 0, b""))
-            # PACKET_AUXDATA: a VLAN tag is told apart from the frame.
-            one.setsockopt(263, 8, 1)
-            one.settimeout(5)
-            return one
-
-        return guest.do(work)
-
-    with door(world.victim) as ear, door(world.evil) as mouth:
+    with open_raw(world.victim) as ear, open_raw(world.evil) as mouth:
         for frame in [*sent, last]:
             mouth.send(frame)
-        got = []
-        while True:
-            frame = _receive(ear)
-            if frame == last:
-                return [one for one in sent if one in got]
-            got.append(frame)
-
-
-def _receive(ear: socket.socket) -> bytes:
-    data, notes, _, _ = ear.recvmsg(4096, 200)
-    for _, kind, note in notes:
-        status, _, _, _, _, tag, protocol = struct.unpack("IIIHHHH", note[:20])
-        if kind == 8 and status & 0x10:
-            return data[:12] + struct.pack("!HH", protocol or f.VLAN, tag) + data[12:]
-    return data
+        got = receive_until(ear, last)
+    return [one for one in sent if one in got]
 
 
 def attacks(world: World) -> dict[str, bytes]:
@@ -192,9 +165,6 @@ def honest(world: World) -> dict[str, bytes]:
         "ARP": f.ether(f.BROADCAST, own.mac, f.ARP, f.arp(1, (own.mac, own.ipv4), (f.BROADCAST, other.ipv4))),
         "ARP probe": f.ether(f.BROADCAST, own.mac, f.ARP, f.arp(1, (own.mac, "0.0.0.0"), (f.BROADCAST, own.ipv4))),
         "IPv4": f.ether(other.mac, own.mac, f.IPV4, f.ipv4(own.ipv4, other.ipv4, f.UDP, f.udp(9, 9))),
-        "IPv4 fragment": f.ether(
-            other.mac, own.mac, f.IPV4, f.ipv4(own.ipv4, other.ipv4, f.UDP, bytes(16), fragment=4)
-        ),
         "IPv6": six(f.ipv6(own.ipv6, f.ALL_NODES, f.UDP, f.udp(9, 9))),
         "NA": six(f.icmpv6_packet(own_ll, f.ALL_NODES, 136, f.neighbour(own.ipv6, own.mac))),
         "NS": solicit(own_ll, b"\1\1" + f.mac_bytes(own.mac)),
@@ -246,6 +216,25 @@ def test_a_tap_without_rules_is_mute(world: World) -> None:
     finally:
         world.host.do(lambda: world.host.firewall.ensure(world.nics, [world.network]))
     wait_for(lambda: world.evil.pings(f"{link_local_of(world.victim.nic.mac)}%eth0"))
+
+
+def test_small_changes_lead_to_the_same_rules(world: World) -> None:
+    """Adding, changing and removing NICs, against the same rules applied as a whole."""
+    host, networks = world.host, [world.network]
+    moved = replace(world.evil.nic, ipv4="10.77.0.12")
+    for nics in ([world.victim.nic], [world.victim.nic, moved], [moved], world.nics):
+        assert host.do(lambda nics=nics: host.firewall.ensure(nics, networks))
+        assert not host.do(lambda nics=nics: host.firewall.ensure(nics, networks))
+    stepwise = host.do(host.firewall.read)
+
+    assert host.do(lambda: FirewallRoom(host.settings).ensure(world.nics, networks))
+
+    assert _words(stepwise) == _words(host.do(host.firewall.read))
+
+
+def _words(text: str) -> list[str]:
+    """Sets are listed in no order."""
+    return sorted(text.replace(",", " ").split())
 
 
 def test_the_bridge_answers_nobody(world: World) -> None:

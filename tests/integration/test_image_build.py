@@ -85,6 +85,8 @@ def check_network(guest: TinyGuest) -> None:
     expected = ["fd75::ff:fe00:7/64", "/128"] + (["10.75.0."] if guest.ipv4 else [])
     wait_until(lambda: all(text in addresses() for text in expected), addresses)
     assert guest.run("wget -q -O - http://metadata/ssh-keys").startswith("ssh-ed25519")
+    by_link_local = "wget -q -O - 'http://[fe80::a9fe:a9fe%eth0]/ssh-keys'"  # what a network without DNS leaves
+    assert guest.run(by_link_local).startswith("ssh-ed25519")
     if guest.ipv4:
         assert "10.75.0.1" in guest.run("ip -4 route show default")
         address = addresses().split("inet 10.75.0.")[1].split("/")[0]

@@ -23,40 +23,17 @@ from tests.integration.lab_host import (
     greeter,
     make_network,
     make_nic,
+    make_vm,
     name_of,
     wait_for,
 )
 from ucloud.model.devices import METADATA_IPV4, METADATA_IPV6, UPLINK_HOST_IPV4, gateway_ipv6
-from ucloud.model.image import ImageFormat
 from ucloud.model.network import Egress
-from ucloud.model.vm import Failover, Power, Restart
-from ucloud.model.wanted import WantedImage, WantedNetwork, WantedNic, WantedVm
+from ucloud.model.wanted import WantedNetwork
 from ucloud.system.sysctl import read_sysctl
 
 KEY_A = "ssh-ed25519 AAAAkeyofa a@example"
 KEY_B = "ssh-ed25519 AAAAkeyofb b@example"
-
-
-def make_vm(name: str, nic: WantedNic, key: str) -> WantedVm:
-    return WantedVm(
-        vm_id=f"vm-{name}",
-        name=name,
-        project="default",
-        generation=1,
-        spec_generation=1,
-        gone=False,
-        power=Power.RUNNING,
-        boots=1,
-        restart=Restart.ON_FAILURE,
-        failover=Failover.RESTART,
-        stop_timeout_s=60,
-        cpus=1,
-        memory_mib=128,
-        disk_gib=1,
-        image=WantedImage("sha256:0", ImageFormat.RAW),
-        nics=(nic,),
-        keys=(key,),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +117,18 @@ def test_names(world: World, ipv6: bool) -> None:
 def test_guests_reach_each_other_and_the_gateway(world: World) -> None:
     for address in (world.b.nic.ipv4, world.b.nic.ipv6, "10.77.0.1", gateway_ipv6(world.main.ipv6_prefix)):
         assert world.a.pings(address), address
+
+
+@pytest.mark.parametrize("ipv6", [False, True])
+def test_packets_of_full_size_pass(world: World, ipv6: bool) -> None:
+    address, head = (world.b.nic.ipv6, 48) if ipv6 else (world.b.nic.ipv4, 28)
+
+    assert world.a.run("ping", "-n", "-c", "1", "-W", "2", "-M", "do", "-s", str(1430 - head), address)
+
+
+def test_ipv4_fragments_pass(world: World) -> None:
+    for address in (world.b.nic.ipv4, OUTSIDE_IPV4):
+        assert world.a.run("ping", "-n", "-c", "1", "-W", "2", "-s", "4000", address)
 
 
 def test_networks_do_not_reach_each_other(world: World) -> None:

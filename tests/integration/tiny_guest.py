@@ -106,6 +106,7 @@ class TinyGuest:
             "UserKnownHostsFile": str(self.directory / "known_hosts"),
             "LogLevel": "ERROR",
             "ConnectTimeout": "10",
+            "ServerAliveInterval": "5",
         }
         words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
         argv = ["ssh", "-F", "none", "-i", str(self.directory / "key"), *words, f"root@{host}", command]

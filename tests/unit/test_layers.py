@@ -68,6 +68,10 @@ PURE = (
     "hypervisor/command_line.py",
     "hypervisor/plan.py",
     "metadata/documents.py",
+    "storage/qcow2.py",
+    "storage/formats.py",
+    "storage/addresses.py",
+    "storage/collection.py",
     "guard/rules.py",
 )
 IO_MODULES = {"subprocess", "socket", "os", "http", "ssl", "threading", "time", "pyroute2", "shutil", "urllib.request"}

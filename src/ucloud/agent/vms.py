@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 ACTIONS_LIMIT = 8  # in one pass; a plan that never rests is a mistake that must not spin
 RESYNC_S = 30.0
-LOOK_AGAIN_S = 0.25  # a guest without an open events socket: QEMU is starting or ending
+LOOK_AGAIN_S = 0.5  # nobody will tell: the guard is away, or QEMU is just starting or ending
 _RESTS = (GuestState.STOPPED, GuestState.CRASHED, GuestState.GONE)
 
 
@@ -51,6 +51,8 @@ class VmPasses:
             raise
         self._report(plan, observed, entry)
         told = self._watch(observed)
+        if plan.state is GuestState.UNKNOWN:
+            return LOOK_AGAIN_S
         if plan.wake_at_s:
             return max(plan.wake_at_s - self.clock.monotonic_s(), 0.0)
         return RESYNC_S if told else LOOK_AGAIN_S

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
@@ -67,8 +68,9 @@ def _schemas() -> Json:
     return typing.cast(Json, document["$defs"])
 
 
+@cache
 def openapi() -> Json:
-    """The whole document."""
+    """The whole document. It never changes, so nobody may change it."""
     paths: Json = {}
     for route in ROUTES:
         path = route.path.replace("<", "{").replace(">", "}")

@@ -16,13 +16,14 @@ def get_version(site: Site) -> Answer:
 
 
 def get_health(site: Site) -> Answer:
-    """Tell whether the cloud works: ok, degraded (some part is missing) or down (the store is)."""
+    """Tell whether the cloud works: ok, degraded (some part is missing) or down (this API cannot serve)."""
     store = site.probe.reason()
     age_s = min(site.cache.age_s(), 86_400.0)
+    filled, scheduler, alive = True, False, 0
     try:
         scheduler, alive = site.has_scheduler(), len(site.view().alive)
     except StoreUnavailable:
-        scheduler, alive = False, 0
+        filled = False
     parts = {
         "store": _part(store),
         "cache": {
@@ -32,7 +33,7 @@ def get_health(site: Site) -> Answer:
         "scheduler": _part("" if scheduler else "none is elected"),
         "hosts": {**_part("" if alive else "none is alive"), "alive": alive},
     }
-    word = "down" if store else "ok" if all(part["ok"] for part in parts.values()) else "degraded"
+    word = "down" if store or not filled else "ok" if all(part["ok"] for part in parts.values()) else "degraded"
     return Answer({"word": word, "parts": parts}, 503 if word == "down" else 200)
 
 

@@ -121,6 +121,8 @@ def change_object(
     if way.dry_run:
         change = plan()
         told = document_of(change.thing, Scene(site.view()))
+        if change.would == "create":
+            del told["id"]  # there is none yet
         extra = preview(change.thing) if preview else {}
         return Answer({"dry_run": True, "would": change.would, "object": told, **extra})
     return answer_done(site, noun, way, commit(site, noun.name, noun.cls, plan, way.conditions))

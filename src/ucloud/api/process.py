@@ -67,7 +67,8 @@ class _Server(BaseApplication):  # type: ignore[misc]
         return self._make_app(self._config)
 
 
-def _make_app(config: Config) -> Flask:
+def make_app(config: Config) -> Flask:
+    """The application on etcd, its cache running."""
     clock = SystemClock()
     store = open_store(config.store)
     cache = make_cache(store, clock)
@@ -87,4 +88,4 @@ def serve(config: Config, make_app: Callable[[Config], Flask], *, bind: str = ""
 
 def main(config: Config) -> int:
     """The process of one machine, on etcd. Returns its exit code."""
-    return serve(config, _make_app)
+    return serve(config, make_app)

@@ -46,8 +46,18 @@ def make_cache(store: Store, clock: Clock) -> Cache[Any]:
     return Cache(store, CACHED_PREFIXES, decode_item, clock=clock)
 
 
+def view_of(snapshot: Snapshot[Any]) -> View:
+    """Without the events, which are many."""
+    found = (key for prefix in PREFIXES for key in snapshot.keys_under(prefix) if key in snapshot.values)
+    return build_view(
+        snapshot.revision, ((key, snapshot.values[key], snapshot.items[key].mod_revision) for key in found)
+    )
+
+
 @dataclass(slots=True)
 class Site:
+    """``probe`` tells whether the store answers; ``token`` is what clients must send."""
+
     config: Config
     store: Store
     cache: Cache[Any]
@@ -64,13 +74,7 @@ class Site:
         snapshot = self.cache.snapshot()
         with self._lock:
             if self._view is None or self._view[0] is not snapshot:
-                values = snapshot.values.items()
-                self._view = (
-                    snapshot,
-                    build_view(
-                        snapshot.revision, ((key, value, snapshot.items[key].mod_revision) for key, value in values)
-                    ),
-                )
+                self._view = snapshot, view_of(snapshot)
             return self._view[1]
 
     def events(self) -> tuple[list[Event], int]:

@@ -159,10 +159,10 @@ def find_door(store: Store, vm_id: str) -> str:
     host_id = decode_as(Placement, placed.value).host_id if placed else ""
     if not host_id:
         raise Conflict(f"failed to open the console: vm {vm_id} is on no host", code="not_placed")
-    report = store.get(keys.seen(host_id, "host", host_id))
-    if report is None:
+    reports = store.list(keys.seen(host_id, "host", "")).items
+    if not reports:
         raise Unavailable(f"failed to open the console: host {host_id} has not reported yet")
-    return decode_as(SeenHost, report.value).door
+    return decode_as(SeenHost, reports[0].value).door
 
 
 def _vm_id(connection: ServerConnection) -> str:

@@ -50,7 +50,7 @@ def add_completion(subparsers: Verbs) -> None:
         "ucloud completion fish > ~/.config/fish/completions/ucloud.fish",
     ]
     parser = add_verb(subparsers, "completion", "Print the completion script of a shell.", run, examples=examples)
-    parser.add_argument("shell", choices=("bash", "zsh", "fish", "names"))
+    parser.add_argument("shell", choices=("bash", "zsh", "fish", "names"), metavar="bash|zsh|fish")
     parser.add_argument("noun", nargs="?", choices=_NOUNS, help=argparse.SUPPRESS)
 
 

@@ -76,7 +76,10 @@ def run_console(connection: ClientConnection, *, linger_s: float) -> None:
 
 
 class _Output(threading.Thread):
-    """Writes what comes from the guest to ``screen``; writes a byte to ``ended`` when nothing more will come."""
+    """Writes what comes from the guest to ``screen``; writes a byte to ``ended`` when nothing more will come.
+
+    ``fresh`` is set at each of both.
+    """
 
     def __init__(self, connection: ClientConnection, screen: int, ended: int) -> None:
         super().__init__(name="console output", daemon=True)
@@ -96,6 +99,7 @@ class _Output(threading.Thread):
             pass
         finally:
             os.write(self._ended, b"x")
+            self.fresh.set()
 
 
 def split_escape(data: bytes) -> tuple[bytes, bool]:
@@ -158,7 +162,7 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 def _raise_for_close(connection: ClientConnection) -> None:
     code, reason = connection.close_code, connection.close_reason
-    if code in (None, 1000, 1001, 1005):
+    if code in (None, 1000, 1005):
         return
     cls = _CLOSES.get(code, Unavailable) if code else Unavailable
     raise cls(f"failed to keep the console: {reason or f'closed with code {code}'}", hint=_HINT)

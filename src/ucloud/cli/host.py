@@ -19,7 +19,6 @@ def add_host(subparsers: Verbs) -> Verbs:
     parser = add_verb(verbs, "create", "Make a host known, so that it may register.", _create, examples=examples)
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("--id", help="the id in that host's configuration (default: a fresh one)")
-    nouns.add_labels(parser, "a label to give it (may be repeated)")
     nouns.add_dry_run(parser)
     examples = ["ucloud host update host-local --schedulable no"]
     parser = add_verb(verbs, "update", "Change whether a host gets new VMs, or its labels.", _update, examples=examples)
@@ -33,7 +32,6 @@ def add_host(subparsers: Verbs) -> Verbs:
 
 def _create(session: Session, args: argparse.Namespace) -> int:
     body: Object = {"name": args.name, **({"id": args.id} if args.id else {})}
-    args.project, args.protect = None, False
     host = nouns.make(session, "host", args, body)
     if host is not None:
         session.show("host", host)
@@ -41,6 +39,5 @@ def _create(session: Session, args: argparse.Namespace) -> int:
 
 
 def _update(session: Session, args: argparse.Namespace) -> int:
-    args.project, args.protect, args.name = None, None, None
     changes = {} if args.schedulable is None else {"schedulable": args.schedulable}
     return nouns.change(session, "host", args, changes)

@@ -92,10 +92,9 @@ def confirm(session: Session, deed: str) -> None:
 def change(session: Session, noun: str, args: argparse.Namespace, changes: Object) -> int:
     """Send what ``update`` was given; labels are merged into those that are there."""
     found = find(session, noun, args)
-    if args.name is not None:
-        changes["name"] = args.name
-    if args.protect is not None:
-        changes["delete_protection"] = args.protect
+    for option, field in (("name", "name"), ("protect", "delete_protection")):
+        if (value := getattr(args, option, None)) is not None:
+            changes[field] = value
     generation = None
     if args.label or args.remove_label:
         kept = {name: value for name, value in found.get("labels", {}).items() if name not in args.remove_label}
@@ -114,12 +113,12 @@ def change(session: Session, noun: str, args: argparse.Namespace, changes: Objec
 
 
 def make(session: Session, noun: str, args: argparse.Namespace, body: Object) -> Object | None:
-    """Create with the options of add_creation; None after a dry run."""
-    if args.project:
+    """Create with those options of add_creation that the noun has; None after a dry run."""
+    if getattr(args, "project", None):
         body["project"] = args.project
-    if args.label:
+    if getattr(args, "label", None):
         body["labels"] = dict(args.label)
-    if args.protect:
+    if getattr(args, "protect", False):
         body["delete_protection"] = True
     answer = session.client.create(noun, body, dry_run=args.dry_run)
     if args.dry_run:
@@ -129,7 +128,7 @@ def make(session: Session, noun: str, args: argparse.Namespace, body: Object) ->
 
 
 def find(session: Session, noun: str, args: argparse.Namespace) -> Object:
-    return session.client.find(noun, args.reference, project=args.project or "")
+    return session.client.find(noun, args.reference, project=getattr(args, "project", None) or "")
 
 
 def add_reference(parser: Parser, noun: str) -> None:

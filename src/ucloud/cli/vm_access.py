@@ -129,7 +129,7 @@ def _add_console(verbs: Verbs) -> None:
 
 
 def _console(session: Session, args: argparse.Namespace) -> int:
-    # Imported here because websockets takes as long to import as all the rest, which every other command would pay.
+    # Imported here so that all other commands need the standard library alone.
     from ucloud.cli.console import open_console, run_console
 
     vm = nouns.find(session, "vm", args)

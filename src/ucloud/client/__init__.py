@@ -4,8 +4,8 @@
 ``problems`` turns refusals into exceptions · ``calls`` the API's operations · ``waiting`` polls until an object is as
 wanted. Standard library only, so that it starts fast and goes wherever Python does.
 
-Must hold: a request that may have had an effect is sent again only if the API knows it for the same (a safe method,
-or an idempotency key).
+Must hold: a request that may have had an effect is sent again only if that changes nothing more (a read, a delete, or
+an idempotency key by which the API knows it for the same).
 """
 
 from ucloud.client.calls import Client

@@ -26,7 +26,7 @@ from ucloud.system.clock import Clock, SystemClock
 Object = dict[str, Any]
 Query = Sequence[tuple[str, str]]
 
-_SAFE_METHODS = ("GET", "HEAD")
+_REPEATABLE_METHODS = ("GET", "HEAD", "DELETE")
 _RETRIED_STATUSES = (502, 503, 504)
 _LONGEST_PAUSE_S = 1.0
 
@@ -46,7 +46,7 @@ class Request:
     @property
     def repeatable(self) -> bool:
         keyed = "Idempotency-Key" in self.headers and (self.body is None or isinstance(self.body, bytes))
-        return self.method in _SAFE_METHODS or keyed
+        return self.method in _REPEATABLE_METHODS or keyed
 
 
 @dataclass(frozen=True, slots=True)

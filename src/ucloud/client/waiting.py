@@ -17,7 +17,7 @@ from ucloud.system.clock import Clock, SystemClock
 GONE = "gone"
 PATIENCE_S: Mapping[str, float] = {"failed": 15.0, "crashed": 10.0, "unschedulable": 20.0}
 _FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 0.5
 
 OnChange = Callable[[str, str], None]
 """Called with the word and its reason whenever one of them changes."""

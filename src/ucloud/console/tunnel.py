@@ -6,7 +6,6 @@ any other answer is an error with the door's own words. Standard library only.
 
 from __future__ import annotations
 
-import json
 import socket
 import ssl
 from dataclasses import dataclass
@@ -143,12 +142,9 @@ def _read_body(sock: ssl.SSLSocket, headers: dict[str, str], start: bytes) -> by
 
 
 def _refusal(status: int, body: bytes) -> Error:
-    try:
-        problem = json.loads(body)
-    except ValueError:
-        problem = None
-    detail = problem.get("detail") if isinstance(problem, dict) else ""
-    return _ERRORS.get(status, Unavailable)(str(detail or f"failed to open the console: the host answered {status}"))
+    """The door says why in a line of text."""
+    text = body.decode(errors="replace").strip() or f"the host answered {status}"
+    return _ERRORS.get(status, Unavailable)(f"failed to open the console: {text}")
 
 
 def _client_context(tls: TunnelTls) -> ssl.SSLContext:

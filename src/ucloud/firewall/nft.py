@@ -1,9 +1,10 @@
 """Rules as text for nft. Pure; this file is the only one that knows nft's language.
 
 Two tables on the host, replaced in one transaction:
-- ``bridge``: each tap jumps by a verdict map to the chain of its NIC, so the cost does not grow with their number.
-  A tap without a chain is mute. Filters sit in ``prerouting``, before the bridge learns an address. What is addressed
-  to the bridge itself is dropped: the host has no part in guest networks.
+- ``bridge``: what a NIC may use as its own are elements of sets, keyed by its device. All NICs share the same few
+  chains, so the cost does not grow with their number, and one more NIC is a few more elements. A tap without elements
+  is mute. The chains sit in ``prerouting``, before the bridge learns an address. What is addressed to the bridge
+  itself is dropped: the host has no part in guest networks.
 - ``inet``: guests reach the host and each other's networks not at all, the world by translation.
 And one table inside each gateway. Bridge frames have no connection tracking here (the kernel may lack it).
 """
@@ -74,23 +75,69 @@ def render_gateway(rules: GatewayRules) -> str:
     return _replace("inet", GATEWAY_TABLE) + _table("inet", GATEWAY_TABLE, blocks)
 
 
+def render_change(old: HostRules, new: HostRules) -> str:
+    """The text that makes the rules of ``old`` those of ``new``; "" if nothing but NICs may differ and they do not.
+
+    Only for rules that differ in their NICs: anything else is a matter for ``render_host``.
+    """
+    name = bridge_table(new.tag)
+    before, after = set(old.nics), set(new.nics)
+    removed = _nic_elements(nic for nic in old.nics if nic not in after)
+    added = _nic_elements(nic for nic in new.nics if nic not in before)
+    lines = [
+        f"{verb} element bridge {name} {one} {_set(elements)}\n"
+        for verb, changed in (("delete", removed), ("add", added))
+        for one, elements in changed.items()
+        if elements
+    ]
+    return "".join(lines)
+
+
+# What nft must know of each set of NICs' own things. ``@th`` counts bits from the start of ICMPv6 (RFC 4861): a target
+# at 64; the first option (type, length, address) behind it at 192, or at 64 in router solicitations.
+_NIC_SETS = {
+    "macs": "type ifname . ether_addr",
+    "arps": "type ifname . ether_addr . ipv4_addr",
+    "ipv4": "type ifname . ipv4_addr",
+    "ipv6": "type ifname . ipv6_addr",
+    "targets": "typeof iifname . @th,64,128",
+    "links": "typeof iifname . @th,192,64",
+    "router_links": "typeof iifname . @th,64,64",
+}
+
+
+def _nic_elements(nics: Iterable[NicRules]) -> dict[str, list[str]]:
+    """The elements of every set of _NIC_SETS."""
+    elements: dict[str, list[str]] = {name: [] for name in _NIC_SETS}
+    for nic in nics:
+        device, digits = f'"{nic.device}"', nic.mac.replace(":", "")
+        elements["macs"].append(f"{device} . {nic.mac}")
+        elements["arps"] += [f"{device} . {nic.mac} . {address}" for address in nic.ipv4]
+        elements["ipv4"] += [f"{device} . {address}" for address in nic.ipv4]
+        elements["ipv6"] += [f"{device} . {address}" for address in nic.ipv6]
+        elements["targets"] += [f"{device} . 0x{int(IPv6Address(address)):032x}" for address in nic.ipv6]
+        # Options 1 (source) and 2 (target link-layer address), one unit of 8 bytes long.
+        elements["links"] += [f"{device} . 0x0101{digits}", f"{device} . 0x0201{digits}"]
+        elements["router_links"].append(f"{device} . 0x0101{digits}")
+    return elements
+
+
 def _bridge_blocks(rules: HostRules) -> list[list[str]]:
     prefixes = device_prefixes(rules.tag)
     vxlans, taps = f'"{prefixes.vxlan}*"', f'"{prefixes.tap}*"'
-    blocks = [block for nic in rules.nics for block in _nic_chains(nic)]
-    blocks += [
-        _chain("guest_ip", _guest_ip_rules()),
-        _chain("guest_ip6", _guest_ip6_rules()),
+    elements = _nic_elements(rules.nics)
+    return [
+        *(_block("set", name, kind, elements[name]) for name, kind in _NIC_SETS.items()),
+        *(_chain(name, chain) for name, chain in _GUEST_CHAINS.items()),
         _chain("between_hosts", _between_hosts_rules()),
-        _map("nics", {f'"{nic.device}"': f"jump nic_{nic.nic_id}" for nic in rules.nics}),
         _chain(
             "prerouting",
-            ["iifname vmap @nics", f"iifname {taps} drop", f"iifname {vxlans} jump between_hosts"],
+            [f"iifname {taps} goto guest", f"iifname {vxlans} goto between_hosts"],
             hook="type filter hook prerouting priority -300; policy accept;",
         ),
         _chain(
             "forward",
-            [f"oifname {vxlans} jump between_hosts"],
+            [f"oifname {vxlans} goto between_hosts"],
             hook="type filter hook forward priority -200; policy accept;",
         ),
         _chain(
@@ -99,72 +146,66 @@ def _bridge_blocks(rules: HostRules) -> list[list[str]]:
             hook="type filter hook input priority -200; policy accept;",
         ),
     ]
-    return blocks
 
 
-def _nic_chains(nic: NicRules) -> Iterable[list[str]]:
-    """The chain of a NIC, and that of its neighbour discovery. Every frame ends in accept or drop."""
-    own_ipv6 = _set(nic.ipv6)
-    rules = [f"ether saddr != {nic.mac} drop"]
-    if nic.ipv4:
-        own_ipv4 = _set(nic.ipv4)
-        rules += [
-            # An ARP probe (RFC 5227) has no sender address yet; a reply always has.
-            "ether type arp arp htype 1 arp ptype 0x0800 arp hlen 6 arp plen 4 "
-            f"arp saddr ether {nic.mac} arp saddr ip {own_ipv4} arp operation {{ request, reply }} accept",
-            "ether type arp arp htype 1 arp ptype 0x0800 arp hlen 6 arp plen 4 "
-            f"arp saddr ether {nic.mac} arp saddr ip 0.0.0.0 arp operation request accept",
-            f"ether type ip ip saddr {own_ipv4} goto guest_ip",
-            "ether type ip ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept",
-        ]
-    rules += [
-        f"ether type ip6 ip6 saddr {own_ipv6} ip6 nexthdr 58 icmpv6 type {{ 133, 135, 136 }} goto nd_{nic.nic_id}",
-        f"ether type ip6 ip6 saddr {own_ipv6} goto guest_ip6",
-        f"ether type ip6 ip6 saddr :: ip6 nexthdr 58 ip6 length {{ 24, 32 }} icmpv6 type 135 "
-        f"@th,64,128 {_integers(nic.ipv6)} @th,192,8 != 1 accept",
-        "ether type ip6 ip6 saddr :: ip6 nexthdr 58 ip6 length 8 icmpv6 type 133 accept",
-        f"ether type ip6 ip6 saddr :: ip6 nexthdr 0 icmpv6 type {_MULTICAST_REPORTS} accept",
+_ARP = "arp htype 1 arp ptype 0x0800 arp hlen 6 arp plen 4"
+
+# In the order in which nft can read them: a chain is known before others go there.
+_GUEST_CHAINS = {
+    "guest_arp": [
+        f"{_ARP} arp operation {{ request, reply }} iifname . arp saddr ether . arp saddr ip @arps accept",
+        # A probe (RFC 5227) has no sender address yet; it may ask for the own one only.
+        f"{_ARP} arp operation request arp saddr ip 0.0.0.0 iifname . arp saddr ether . arp daddr ip @arps accept",
         "drop",
-    ]
-    yield _chain(f"nd_{nic.nic_id}", _neighbour_rules(nic))
-    yield _chain(f"nic_{nic.nic_id}", rules)
-
-
-def _neighbour_rules(nic: NicRules) -> list[str]:
-    """RFC 4861 messages without options, or with one link-layer address that is the NIC's own (option types 1, 2).
-
-    ``@th`` counts bits from the start of ICMPv6: target at 64, first option at 192 (behind a solicitation of routers,
-    which has no target, at 64): type, length, address.
-    """
-    mac = f"0x{nic.mac.replace(':', '')}"
-    targets = _integers(nic.ipv6)
-    return [
+    ],
+    "guest_ip": [
+        "ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept",
+        "iifname . ip saddr != @ipv4 drop",
+        # Clients take answers of DHCP servers from any source port, so both ports are refused.
+        "udp sport 67 drop",
+        "udp dport 68 drop",
+        "icmp type redirect drop",
+        "accept",
+    ],
+    "guest_icmpv6": [
+        f"icmpv6 type {_PLAIN_ICMPV6} accept",
         "ip6 hoplimit != 255 drop",
+        # Neighbour discovery, bare or with one link-layer address, which must be the own one.
         "icmpv6 type 133 ip6 length 8 accept",
-        f"icmpv6 type 133 ip6 length 16 @th,64,16 0x0101 @th,80,48 {mac} accept",
+        "icmpv6 type 133 ip6 length 16 iifname . @th,64,64 @router_links accept",
         "icmpv6 type 135 ip6 length 24 accept",
-        f"icmpv6 type 135 ip6 length 32 @th,192,16 0x0101 @th,208,48 {mac} accept",
-        f"icmpv6 type 136 ip6 length 24 @th,64,128 {targets} accept",
-        f"icmpv6 type 136 ip6 length 32 @th,64,128 {targets} @th,192,16 0x0201 @th,208,48 {mac} accept",
+        "icmpv6 type 135 ip6 length 32 @th,192,8 1 iifname . @th,192,64 @links accept",
+        "icmpv6 type 136 iifname . @th,64,128 != @targets drop",
+        "icmpv6 type 136 ip6 length 24 accept",
+        "icmpv6 type 136 ip6 length 32 @th,192,8 2 iifname . @th,192,64 @links accept",
         "drop",
-    ]
-
-
-def _guest_ip_rules() -> list[str]:
-    """Clients take answers of DHCP servers from any source port, so both ports are refused."""
-    return ["udp sport 67 drop", "udp dport 68 drop", "icmp type redirect drop", "accept"]
-
-
-def _guest_ip6_rules() -> list[str]:
-    return [
+    ],
+    "guest_unspecified": [
+        # Duplicate detection, plain or with a nonce (RFC 7527), never with a link-layer address.
+        "ip6 nexthdr 58 icmpv6 type 135 ip6 length 24 iifname . @th,64,128 @targets accept",
+        "ip6 nexthdr 58 icmpv6 type 135 ip6 length 32 @th,192,8 14 iifname . @th,64,128 @targets accept",
+        "ip6 nexthdr 58 icmpv6 type 133 ip6 length 8 accept",
+        f"ip6 nexthdr 0 icmpv6 type {_MULTICAST_REPORTS} accept",
+        "drop",
+    ],
+    "guest_ip6": [
+        "ip6 saddr :: goto guest_unspecified",
+        "iifname . ip6 saddr != @ipv6 drop",
         f"ip6 nexthdr 0 icmpv6 type {_MULTICAST_REPORTS} accept",
         f"ip6 nexthdr {_EXTENSION_HEADERS} drop",
-        f"ip6 nexthdr 58 icmpv6 type {_PLAIN_ICMPV6} accept",
-        "ip6 nexthdr 58 drop",
+        "ip6 nexthdr 58 goto guest_icmpv6",
         "udp sport 547 drop",
         "udp dport 546 drop",
         "accept",
-    ]
+    ],
+    "guest": [
+        "iifname . ether saddr != @macs drop",
+        "ether type arp goto guest_arp",
+        "ether type ip goto guest_ip",
+        "ether type ip6 goto guest_ip6",
+        "drop",
+    ],
+}
 
 
 def _between_hosts_rules() -> list[str]:
@@ -182,9 +223,11 @@ def _inet_blocks(rules: HostRules) -> list[list[str]]:
     prefixes = device_prefixes(rules.tag)
     uplinks = f'"{prefixes.uplink}*"'
     return [
-        _map("ways_out", {f'"{uplink.device}"': "accept" for uplink in rules.uplinks if uplink.egress}),
-        _address_set("sources4", "ipv4_addr", _sources(rules, "ip")),
-        _address_set("sources6", "ipv6_addr", _sources(rules, "ip6")),
+        _block("set", "ways_out", "type ifname", [f'"{one.device}"' for one in rules.uplinks if one.egress]),
+        _block("set", "sources4", "type ipv4_addr\nflags interval\nauto-merge", _sources(rules, "ip")),
+        _block("set", "sources6", "type ipv6_addr\nflags interval\nauto-merge", _sources(rules, "ip6")),
+        _block("set", "gateways4", "type ipv4_addr", _gateways(rules, "ip")),
+        _block("set", "gateways6", "type ipv6_addr", _gateways(rules, "ip6")),
         _chain("input", _host_input_rules(prefixes), hook="type filter hook input priority filter; policy accept;"),
         _chain("from_guests", _from_guests_rules(rules)),
         _chain(
@@ -230,11 +273,14 @@ def _from_guests_rules(rules: HostRules) -> list[str]:
     return [
         f'oifname "{prefixes.uplink}*" drop',
         f'oifname "{prefixes.underlay}" drop',
+        # A gateway asks the host's name servers, wherever they are.
+        "iifname @ways_out ip saddr @gateways4 meta l4proto { tcp, udp } th dport 53 accept",
+        "iifname @ways_out ip6 saddr @gateways6 meta l4proto { tcp, udp } th dport 53 accept",
         *(f"{_family(refused)} daddr {refused} drop" for refused in rules.refused),
         # Translated to the host's address, this would be taken for the host's own tunnel by others.
         f"udp dport {rules.vxlan_port} drop",
         "ct state established,related accept",
-        "iifname vmap @ways_out",
+        "iifname @ways_out accept",
         "drop",
     ]
 
@@ -244,17 +290,16 @@ def _sources(rules: HostRules, family: str) -> list[str]:
     return [*found, devices.UPLINK_GATEWAY_IPV4] if family == "ip" and rules.uplinks else found
 
 
+def _gateways(rules: HostRules, family: str) -> list[str]:
+    return [address for one in rules.uplinks for address in one.gateways if _family(address) == family]
+
+
 def _family(address: str) -> str:
     return "ip6" if ":" in address else "ip"
 
 
 def _set(values: Sequence[str]) -> str:
     return f"{{ {', '.join(values)} }}"
-
-
-def _integers(addresses: Iterable[str]) -> str:
-    """Addresses as nft wants them beside a raw piece of payload."""
-    return _set([f"0x{int(IPv6Address(address)):032x}" for address in addresses])
 
 
 def _replace(family: str, name: str) -> str:
@@ -272,11 +317,7 @@ def _chain(name: str, rules: Iterable[str], *, hook: str = "") -> list[str]:
     return [f"chain {name} {{", *(f"\t{line}" for line in (*lines, *rules)), "}"]
 
 
-def _map(name: str, verdicts: dict[str, str]) -> list[str]:
-    elements = [f"\telements = {_set([f'{key} : {verdict}' for key, verdict in verdicts.items()])}"] if verdicts else []
-    return [f"map {name} {{", "\ttype ifname : verdict", *elements, "}"]
-
-
-def _address_set(name: str, kind: str, values: Sequence[str]) -> list[str]:
-    elements = [f"\telements = {_set(values)}"] if values else []
-    return [f"set {name} {{", f"\ttype {kind}", "\tflags interval", "\tauto-merge", *elements, "}"]
+def _block(kind: str, name: str, description: str, elements: Sequence[str]) -> list[str]:
+    """A set or a map."""
+    lines = [f"\t{line}" for line in description.splitlines()]
+    return [f"{kind} {name} {{", *lines, *([f"\telements = {_set(elements)}"] if elements else []), "}"]

@@ -5,6 +5,7 @@ The renderer of a packet filter (nft now, pf later) gets nothing but these value
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -26,10 +27,14 @@ class NicRules:
 
 @dataclass(frozen=True, slots=True)
 class UplinkRules:
-    """A network's way out: ``sources`` are its own prefixes, translated on leaving the host if ``egress``."""
+    """A network's way out: ``sources`` are its own prefixes, translated on leaving the host if ``egress``.
+
+    ``gateways`` are the addresses from which its gateway asks name servers.
+    """
 
     device: str
     sources: tuple[str, ...]
+    gateways: tuple[str, ...]
     egress: bool
 
 
@@ -51,6 +56,7 @@ class GatewayRules:
     sources: tuple[str, ...]
 
 
+@functools.lru_cache(maxsize=10_000)
 def nic_rules(nic: WantedNic, tag: str) -> NicRules:
     own = (nic.ipv6, devices.eui64_address(f"{nic.ipv6}/64", nic.mac), devices.link_local_of(nic.mac))
     return NicRules(
@@ -62,10 +68,12 @@ def nic_rules(nic: WantedNic, tag: str) -> NicRules:
     )
 
 
-def uplink_rules(network: WantedNetwork, tag: str, *, extra: tuple[str, ...] = ()) -> UplinkRules:
+def uplink_rules(network: WantedNetwork, tag: str) -> UplinkRules:
+    ipv4 = devices.gateway_ipv4(network.ipv4_subnet) or devices.uplink_ipv4(network.vni)
     return UplinkRules(
         device=devices.network_devices(tag, network.vni).uplink,
-        sources=(*_prefixes(network), *extra),
+        sources=_prefixes(network),
+        gateways=(ipv4, devices.gateway_ipv6(network.ipv6_prefix)),
         egress=network.egress is Egress.NAT,
     )
 

@@ -116,6 +116,8 @@ def _be_child(
         os.execve(request.argv[0], request.argv, _ENVIRONMENT)  # noqa: S606 - this is what the guard is for
     except OSError as error:
         os.write(fault, f"{step}: {error.strerror}".encode())
+    except Exception as error:  # noqa: BLE001 - untold, it would look like a program that began and ended
+        os.write(fault, f"{step}: {error}".encode())
     finally:
         os._exit(127)
 
@@ -147,6 +149,7 @@ def _drop(request: StartRequest) -> None:
         oom = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
         os.write(oom, b"0")
         os.close(oom)
+    os.setpriority(os.PRIO_PROCESS, 0, 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.setgroups(request.groups)
     os.setresgid(request.gid, request.gid, request.gid)

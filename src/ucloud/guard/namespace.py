@@ -41,11 +41,15 @@ class PidNamespace:
         finally:
             process_unix.enter_pids(self._own)
 
-    def close(self) -> None:
-        """End the namespace and everything in it, and wait until the kernel has done so."""
-        os.close(self._hold)
+    def kill(self) -> None:
+        """Tell the kernel to end everything inside. It is done once whoever forked them has reaped them."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.first_pidfd, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End the namespace and wait for that: all processes inside must have been reaped before."""
+        self.kill()
+        os.close(self._hold)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.first_pid, 0)
         for descriptor in (self._own, self._inner, self.first_pidfd):

@@ -7,9 +7,9 @@ after any other end, the VMs that may be started elsewhere end with it, and its 
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
-import secrets
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +26,6 @@ from ucloud.store.api import Store
 from ucloud.store.connect import open_store
 from ucloud.system import files, process_unix
 from ucloud.system.clock import Clock, SystemClock, format_time
-from ucloud.system.logs import setup_logs
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +86,6 @@ def guard_socket(run_directory: Path) -> Path:
 
 def main(config: Config, *, make_store: Callable[[StoreSection], Store] = open_store) -> int:
     """Run until told to end. The exit status is 1 if it could not begin or lost its namespace."""
-    setup_logs("guard", directory=config.log.directory, level=config.log.level, limit_kib=config.log.limit_kib)
     run_directory = files.ensure_directory(config.host.run_directory)
     try:
         with files.locked(run_directory / "guard.lock"):
@@ -101,7 +99,7 @@ def _run(config: Config, run_directory: Path, make_store: Callable[[StoreSection
     clock = SystemClock()
     wake = _catch_signals()
     _harden()
-    identity = Identity(config.host.id, secrets.token_hex(8), format_time(clock.now()))
+    identity = Identity(config.host.id, os.urandom(8).hex(), format_time(clock.now()))
     with contextlib.ExitStack() as stack:
         namespace = PidNamespace()
         table = ProcessTable(
@@ -110,14 +108,17 @@ def _run(config: Config, run_directory: Path, make_store: Callable[[StoreSection
         store = make_store(config.store)
         stack.callback(store.close)
         keeper = LifeSignKeeper(store, identity, ttl_s=config.guard.ttl_s, clock=clock)
-        stack.callback(table.close)
         stack.callback(keeper.stop, timeout_s=_STOP_TIMEOUT_S)  # last of what ends, after the VMs
         stack.callback(namespace.close)
+        stack.callback(table.close)
+        stack.callback(table.end_mortals)
         table.recover()
         guard = Guard(identity, table, keeper, clock)
         server = Server(guard_socket(run_directory), guard.handle, clock)
         stack.callback(server.close)
         keeper.start()
+        gc.collect()
+        gc.freeze()  # what is here now stays: no collection needs to touch it again
         _log.info("guard %s of host %s is ready", identity.incarnation, identity.host_id)
         return _loop(server, table, guard, namespace=namespace, wake=wake)
 
@@ -149,6 +150,7 @@ def _catch_signals() -> int:
 def _harden() -> None:
     """Stay in memory, and be the last that the kernel ends when memory is short. Wishes: not all machines allow it."""
     process_unix.forbid_new_privileges()
+    process_unix.keep_heap_small()
     try:
         process_unix.lock_memory()
     except OSError as error:

@@ -111,6 +111,18 @@ class ProcessTable:
             raise Conflict(f"failed to forget VM {named.vm_id}: its process {entry.process.pid} runs", code="runs")
         self._drop(named.vm_id)
 
+    def end_mortals(self) -> None:
+        """End what must not outlive this guard, and reap it. What hangs in the kernel is said, not waited for."""
+        self._namespace.kill()
+        mortal = [entry for entry in self._entries.values() if entry.process.failover is Failover.RESTART]
+        for entry in mortal:
+            if entry.pidfd >= 0:
+                try:
+                    _kill_and_wait(entry)
+                    self._reap_one(entry)
+                except Unavailable as error:
+                    _log.error("%s", error)
+
     def reap(self) -> None:
         """Note every process that ended, and keep the logs of the others short."""
         ready = _readable(self.pidfds())

@@ -106,13 +106,13 @@ class Server:
     def _receive(self, connection: _Connection) -> bool:
         """Read what is there; answer a whole request. True if the connection is over."""
         room = socket.CMSG_SPACE(FDS_LIMIT * _INT_BYTES)
-        data, ancillary, _, _ = connection.socket.recvmsg(65536, room, socket.MSG_CMSG_CLOEXEC)
+        data, ancillary, flags, _ = connection.socket.recvmsg(65536, room, socket.MSG_CMSG_CLOEXEC)
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 numbers = array.array("i")
                 numbers.frombytes(payload[: len(payload) - len(payload) % _INT_BYTES])
                 connection.descriptors.extend(numbers)
-        if not data or len(connection.descriptors) > FDS_LIMIT:
+        if not data or len(connection.descriptors) > FDS_LIMIT or flags & socket.MSG_CTRUNC:
             return True
         connection.request += data
         if b"\n" in data:

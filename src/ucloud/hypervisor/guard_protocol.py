@@ -22,6 +22,7 @@ REQUEST_LIMIT_BYTES = 256 * 1024
 ANSWER_LIMIT_BYTES = 16 * 1024 * 1024
 STDERR_TAIL_BYTES = 2048
 UNKNOWN_EXIT = -1
+_IDS_LIMIT = 2**32 - 1
 
 _ERRORS = {cls.code: cls for cls in (InvalidInput, NotFound, Conflict, Unavailable, GuestError)}
 
@@ -116,8 +117,8 @@ def parse_start(plain: Mapping[str, Any]) -> StartRequest:
         raise InvalidInput("failed to start a process: argv[0] is no absolute path", field="argv")
     if any("\0" in word for word in request.argv):
         raise InvalidInput("failed to start a process: an argument holds a NUL", field="argv")
-    if min(request.uid, request.gid, *request.groups) <= 0:
-        raise InvalidInput("failed to start a process: it may not run as root", field="uid")
+    if not all(0 < number < _IDS_LIMIT for number in (request.uid, request.gid, *request.groups)):
+        raise InvalidInput("failed to start a process: it may not run as root, nor as what is no id", field="uid")
     _check_vm_id(request.vm_id)
     return request
 

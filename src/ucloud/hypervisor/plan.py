@@ -19,7 +19,7 @@ from ucloud.model.vm import Power, Restart
 from ucloud.model.wanted import WantedVm
 from ucloud.system.clock import format_time
 
-ASK_AGAIN_S = 10.0  # guests miss the power button while they boot
+ASK_AGAIN_S = 3.0  # guests miss the power button while they boot
 RESUME_AGAIN_S = 10.0
 QUIT_S = 10.0
 

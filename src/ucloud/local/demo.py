@@ -29,6 +29,7 @@ IMAGE, NETWORK, KEY, VM = "tiny", "main", "demo", "demo"
 IPV4_SUBNET = "10.97.0.0/24"
 RUNNING_TIMEOUT_S = 120.0
 LOGIN_TIMEOUT_S = 120.0
+GONE_TIMEOUT_S = 120.0
 _TRY_AGAIN_S = 0.5
 
 
@@ -73,11 +74,15 @@ def demo(directory: Path, *, say: Say) -> dict[str, float]:
 
 
 def ensure(client: Client, noun: str, name: str, fields: dict[str, Any]) -> dict[str, Any]:
-    """The object of that name, made if there is none."""
+    """The object of that name, made if there is none or if the one that is there is being deleted."""
     try:
-        return client.find(noun, name)
+        found = client.find(noun, name)
     except NotFound:
         return client.create(noun, {"name": name, **fields})
+    if not found["deleted_at"]:
+        return found
+    client.wait_gone(noun, found["id"], GONE_TIMEOUT_S)
+    return client.create(noun, {"name": name, **fields})
 
 
 def ensure_image(client: Client, layout: Layout, say: Say) -> dict[str, Any]:

@@ -7,16 +7,30 @@ where packages are kept for the next build; one build at a time may use it.
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ucloud.errors import MissingPrerequisite
 from ucloud.local.tiny import disk, modules, packages, tree
 from ucloud.system.files import ensure_directory, locked
 from ucloud.system.run import run
 
-# What the build needs on this machine, as Debian packages (apt, dpkg and Python are there already).
-HOST_PACKAGES = ("dosfstools", "e2fsprogs", "mtools", "qemu-utils", "syslinux", "syslinux-common")
+# What the build needs on this machine: program → the Debian package that brings it.
+HOST_TOOLS = {
+    "apt-get": "apt",
+    "debugfs": "e2fsprogs",
+    "dpkg-deb": "dpkg",
+    "mcopy": "mtools",
+    "mke2fs": "e2fsprogs",
+    "mkfs.vfat": "dosfstools",
+    "qemu-img": "qemu-utils",
+    "syslinux": "syslinux",
+}
+
+
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +43,9 @@ class BuiltImage:
 
 def build_tiny(output: Path, *, work_directory: Path, progress: Callable[[str], None]) -> BuiltImage:
     """Write the tiny guest image to ``output``. Raises MissingPrerequisite if a tool or package is missing."""
+    check_tools()
     ensure_directory(work_directory, mode=0o755)
+    ensure_directory(output.parent, mode=0o755)
     with locked(work_directory / "lock"):
         trees = packages.fetch_packages(work_directory, progress)
         raw = work_directory / "disk.raw"
@@ -40,6 +56,17 @@ def build_tiny(output: Path, *, work_directory: Path, progress: Callable[[str], 
     digest = _sha256(output)
     progress(f"built {output}: {output.stat().st_size} bytes, sha256 {digest}")
     return BuiltImage(output, digest, "qcow2", size_bytes)
+
+
+def check_tools() -> None:
+    """Raises MissingPrerequisite that names all packages to install, not only the first."""
+    missing = [tool for tool in HOST_TOOLS if shutil.which(tool, path=SEARCH_PATH) is None]
+    if missing:
+        names = " ".join(sorted({HOST_TOOLS[tool] for tool in missing}))
+        raise MissingPrerequisite(
+            f"failed to build image: programs are missing: {', '.join(missing)}",
+            hint=f"apt-get install --no-install-recommends {names}",
+        )
 
 
 def _build_disk(raw: Path, work: Path, trees: dict[str, Path], progress: Callable[[str], None]) -> int:

@@ -22,8 +22,8 @@ from ucloud.system.run import spawn
 
 logger = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 0.25
-STABLE_AFTER_S = 30.0
+LOOK_EVERY_S = 0.1
+STABLE_AFTER_S = 5.0
 STOP_TIMEOUT_S = 15.0
 
 
@@ -70,7 +70,7 @@ class Supervisor:
         """Look after one process; whether something about it has changed."""
         now_s = self._clock.monotonic_s()
         if slot.child is not None and slot.child.poll() is None:
-            if slot.failures and now_s - slot.started_s > STABLE_AFTER_S:
+            if now_s - slot.started_s > STABLE_AFTER_S:
                 slot.failures = 0
             return False
         if slot.child is not None:
@@ -96,8 +96,9 @@ class Supervisor:
     def _note_end(self, slot: Slot, now_s: float) -> None:
         code = slot.child.returncode if slot.child else 0
         slot.child, slot.pid = None, 0
+        # The first death is answered at once; one that dies young again and again waits longer each time.
+        slot.not_before_s = now_s + (backoff_s(slot.failures) if slot.failures else 0.0)
         slot.failures += 1
-        slot.not_before_s = now_s + backoff_s(slot.failures)
         logger.warning("%s ended with %s; start %d follows", slot.program.name, code, slot.starts + 1)
 
     def _write_state(self) -> None:

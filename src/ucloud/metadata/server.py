@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
+from ucloud.errors import Error
 from ucloud.metadata.catalogue import Caller, Catalogue
 from ucloud.metadata.documents import find_document
 from ucloud.metadata.http import HEAD_LIMIT_BYTES, Request, parse_request, render_response
@@ -102,7 +103,7 @@ class MetadataServer:
     def _open_listener(self, network_id: str, namespace: str, inode: int) -> None:
         try:
             sockets = in_namespace(namespace, _listen)
-        except OSError as error:
+        except (OSError, Error) as error:
             log.error("failed to listen in namespace %s: %s", namespace, error)
             return
         for one in sockets:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import secrets
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -29,12 +29,12 @@ class Meta:
 
 def new_id(noun: str) -> str:
     """A fresh id such as ``vm-k3v9t2m4xq7a``: 60 random bits in lower-case base32 behind the noun."""
-    return f"{noun}-{base64.b32encode(secrets.token_bytes(8)).decode().lower()[:12]}"
+    return f"{noun}-{base64.b32encode(os.urandom(8)).decode().lower()[:12]}"
 
 
 def new_nic_id() -> str:
     """Eight base32 letters (40 random bits): short enough for a device name, and its MAC is made of them."""
-    return base64.b32encode(secrets.token_bytes(5)).decode().lower()
+    return base64.b32encode(os.urandom(5)).decode().lower()
 
 
 def mac_of_nic(nic_id: str) -> str:

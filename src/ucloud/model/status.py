@@ -67,6 +67,8 @@ def _guest_word(vm: Vm, seen: SeenVm) -> tuple[VmWord, str]:
         return VmWord.PREPARING, seen.reason
     if seen.state is GuestState.RUNNING and vm.spec.power is Power.STOPPED:
         return VmWord.STOPPING, "asked to stop"
+    if seen.state is GuestState.RUNNING and seen.boots < vm.spec.boots:
+        return VmWord.STOPPING, f"asked to boot again, as boot {vm.spec.boots}"
     if seen.state is GuestState.STOPPED and vm.spec.power is Power.RUNNING and seen.boots < vm.spec.boots:
         return VmWord.STARTING, f"waits for its start {vm.spec.boots}"
     return VmWord(seen.state.value), seen.reason

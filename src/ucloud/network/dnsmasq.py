@@ -56,20 +56,16 @@ def start_services(files: ServiceFiles, namespace: str, *, text: str, digest: st
 
 
 def stop_services(files: ServiceFiles) -> None:
-    with _process(files) as descriptor:
-        if descriptor is None:
-            return
-        signal.pidfd_send_signal(descriptor, signal.SIGTERM)
-        if not _ended(descriptor, _STOP_TIMEOUT_S):
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-            if not _ended(descriptor, _STOP_TIMEOUT_S):
-                raise DeadlineExceeded(f"failed to end dnsmasq of {files.directory.name}: it does not die")
+    for pid in _running(files):
+        with _process(pid, files) as descriptor:
+            if descriptor is not None:
+                _end(descriptor, files)
     files.pid.unlink(missing_ok=True)
 
 
 def reload_services(files: ServiceFiles) -> None:
     """Make a running dnsmasq forget files that were removed (new ones it notices by itself)."""
-    with _process(files) as descriptor:
+    with _process(_read_pid(files), files) as descriptor:
         if descriptor is not None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(descriptor, signal.SIGHUP)
@@ -79,10 +75,20 @@ def remove_files(files: ServiceFiles) -> None:
     shutil.rmtree(files.directory, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _process(files: ServiceFiles) -> Iterator[int | None]:
-    """A descriptor of the running process (which another one that takes its pid cannot replace), or None."""
+def _running(files: ServiceFiles) -> list[int]:
+    """The process of the pid file; without a good one, all that were ever started with our files and still run."""
     pid = _read_pid(files)
+    if pid and _configuration_of(pid, files):
+        return [pid]
+    if next(files.directory.glob("dnsmasq-*.conf"), None) is None:
+        return []
+    pids = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal())
+    return [pid for pid in pids if _configuration_of(pid, files)]
+
+
+@contextlib.contextmanager
+def _process(pid: int, files: ServiceFiles) -> Iterator[int | None]:
+    """A descriptor of the process (which another one that takes its pid cannot replace), or None if it is not ours."""
     try:
         descriptor = os.pidfd_open(pid) if pid else None
     except ProcessLookupError:
@@ -92,6 +98,15 @@ def _process(files: ServiceFiles) -> Iterator[int | None]:
     finally:
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _end(descriptor: int, files: ServiceFiles) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, number)
+        if _ended(descriptor, _STOP_TIMEOUT_S):
+            return
+    raise DeadlineExceeded(f"failed to end dnsmasq of {files.directory.name}: it does not die")
 
 
 def _ended(descriptor: int, timeout_s: float) -> bool:

@@ -141,6 +141,8 @@ def _dataclass_reader(cls: type) -> Callable[[Any], Any]:
     required = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
 
     def read(plain: Any) -> Any:
+        if not isinstance(plain, Mapping):
+            raise TypeError(f"expected the fields of {cls.__name__}, got {type(plain).__name__}")
         missing = required - plain.keys()
         if missing:
             raise KeyError(f"{cls.__name__} lacks {', '.join(sorted(missing))}")

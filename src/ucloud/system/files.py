@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from ucloud.errors import Conflict
 def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o600) -> None:
     """Replace ``path`` by ``data``; a reader sees the old file or the new one, also after a power cut."""
     payload = data.encode() if isinstance(data, str) else data
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
+    beside = path.with_name(f".{path.name}.{os.urandom(4).hex()}.new")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextvars
 import json
 import logging
-import logging.handlers
 import sys
 import time
 from pathlib import Path
@@ -41,6 +40,25 @@ class _JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
+class _BoundedFile(logging.FileHandler):
+    """A file that is turned over at its limit, keeping one old one.
+
+    The standard library's handler does so too, but its module costs each of our processes a megabyte of memory.
+    """
+
+    def __init__(self, path: Path, limit_bytes: int) -> None:
+        super().__init__(path, encoding="utf-8")
+        self._path = path
+        self._limit_bytes = limit_bytes
+
+    def emit(self, record: logging.LogRecord) -> None:
+        super().emit(record)
+        if self.stream and self.stream.tell() > self._limit_bytes:
+            self.stream.close()
+            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+            self.stream = self._open()
+
+
 def setup_logs(process: str, *, directory: Path | None, level: str, limit_kib: int) -> None:
     """Send this process's logs to ``directory/process.log``, or to standard error if there is none."""
     logging.Formatter.converter = time.gmtime
@@ -49,9 +67,7 @@ def setup_logs(process: str, *, directory: Path | None, level: str, limit_kib: i
         handler = logging.StreamHandler(sys.stderr)
     else:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handler = logging.handlers.RotatingFileHandler(
-            directory / f"{process}.log", maxBytes=limit_kib * 1024, backupCount=1, encoding="utf-8"
-        )
+        handler = _BoundedFile(directory / f"{process}.log", limit_kib * 1024)
     handler.setFormatter(_JsonLines(process))
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from ucloud.errors import Error, NotFound
+
 NAMESPACES = Path("/run/netns")
 
 _CLONE_NEWNET = 0x40000000
@@ -29,7 +31,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def _check(result: int, what: str) -> None:
     if result != 0:
         number = ctypes.get_errno()
-        raise OSError(number, f"failed to {what}: {os.strerror(number)}")
+        raise Error(f"failed to {what}: {os.strerror(number)}", code="namespace_failed")
 
 
 def _in_thread(work: Callable[[], T]) -> T:
@@ -51,10 +53,13 @@ def _in_thread(work: Callable[[], T]) -> T:
 
 
 def in_namespace(name: str, work: Callable[[], T]) -> T:
-    """Do ``work`` inside namespace ``name`` and return its result. Raises FileNotFoundError if there is none."""
+    """Do ``work`` inside namespace ``name`` and return its result. Raises NotFound if there is none."""
 
     def body() -> T:
-        descriptor = os.open(NAMESPACES / name, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            descriptor = os.open(NAMESPACES / name, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise NotFound(f"failed to enter namespace {name}: there is none", code="no_namespace") from error
         try:
             _check(_libc.setns(descriptor, _CLONE_NEWNET), f"enter namespace {name}")
         finally:
@@ -98,6 +103,6 @@ def ensure_namespace(name: str) -> None:
 def remove_namespace(name: str) -> None:
     """Take the name away; the namespace ends with the last process or socket in it."""
     path = NAMESPACES / name
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(Error):
         _check(_libc.umount2(os.fsencode(path), _MNT_DETACH), f"unmount namespace {name}")
     path.unlink(missing_ok=True)

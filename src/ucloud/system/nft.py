@@ -6,10 +6,11 @@ know that what was applied is still untouched.
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 
-from ucloud.errors import CommandFailed
+from ucloud.errors import CommandFailed, Error
 from ucloud.system.run import run
 
 _NETLINK_NETFILTER = 12
@@ -57,11 +58,11 @@ def _parse_generation(message: bytes) -> int:
     length, kind, _, _, _ = _HEADER.unpack_from(message)
     if kind == _NLMSG_ERROR:
         (number,) = struct.unpack_from("=i", message, _HEADER.size)
-        raise OSError(-number, "failed to read the generation of the firewall rules")
+        raise Error(f"failed to read the generation of the firewall rules: {os.strerror(-number)}")
     offset = _HEADER.size + 4
     while offset + _ATTRIBUTE.size <= length:
         size, attribute = _ATTRIBUTE.unpack_from(message, offset)
         if attribute == _NFTA_GEN_ID:
             return int(struct.unpack_from(">I", message, offset + _ATTRIBUTE.size)[0])
         offset += max(_ATTRIBUTE.size, (size + 3) & ~3)
-    raise OSError("failed to read the generation of the firewall rules: no generation in the kernel's answer")
+    raise Error("failed to read the generation of the firewall rules: the kernel does not tell it")

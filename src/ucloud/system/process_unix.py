@@ -17,6 +17,7 @@ _CLONE_NEWPID = 0x20000000
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _UCRED = struct.Struct("iII")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -51,6 +52,13 @@ def forbid_new_privileges() -> None:
 def lock_memory() -> None:
     """Keep in memory whatever this process has touched or will touch; not what it merely mapped (mlockall(2))."""
     _check(_libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT), "mlockall")
+
+
+def keep_heap_small() -> None:
+    """Let glibc keep one heap for all threads and give free memory back soon; elsewhere nothing happens (mallopt(3))."""
+    if hasattr(_libc, "mallopt"):
+        for option, value in ((_M_ARENA_MAX, 1), (_M_TRIM_THRESHOLD, 64 * 1024), (_M_MMAP_THRESHOLD, 32 * 1024)):
+            _libc.mallopt(option, value)
 
 
 def peer_of(connection: socket.socket) -> tuple[int, int, int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ucloud.errors import Error
+
 _ROOT = Path("/proc/sys")
 
 
@@ -19,7 +21,10 @@ def ensure_sysctl(key: str, value: str) -> bool:
     """Set ``key`` unless it has that value. Returns whether it was changed."""
     if read_sysctl(key) == value:
         return False
-    (_ROOT / key).write_text(value)
+    try:
+        (_ROOT / key).write_text(value)
+    except OSError as error:
+        raise Error(f"failed to set {key} to {value}: {error.strerror}", code="sysctl_failed") from error
     return True
 
 

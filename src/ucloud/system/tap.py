@@ -11,7 +11,7 @@ import fcntl
 import os
 import struct
 
-from ucloud.errors import Conflict, MissingPrerequisite
+from ucloud.errors import Conflict, Error, MissingPrerequisite
 
 _TUNSETIFF = 0x400454CA
 _IFF_TAP = 0x0002
@@ -37,5 +37,5 @@ def open_tap_device(name: str) -> int:
             raise Conflict(
                 f"failed to open tap {name}: another process holds it", hint="an earlier QEMU has not ended yet"
             ) from error
-        raise
+        raise Error(f"failed to open tap {name}: {error.strerror}", code="tap_failed") from error
     return descriptor

@@ -13,6 +13,7 @@ from ucloud.api.app import create_app
 from ucloud.api.site import make_cache
 from ucloud.config import ApiSection, Config, HostSection, NetworkSection
 from ucloud.errors import NotFound, OutcomeUnknown
+from ucloud.model.claim import Claim
 from ucloud.model.image import Image, ImageFormat, ImageSpec
 from ucloud.model.meta import Meta
 from ucloud.model.seen import GuestState, SeenVm
@@ -63,10 +64,17 @@ class FaultyStore(MemoryStore):
 
 
 class Service:
-    def __init__(self, directory: Path, *, ula_prefix: str = "fd00:1::/48") -> None:
+    def __init__(
+        self, directory: Path, *, ula_prefix: str = "fd00:1::/48", download_allowed_hosts: tuple[str, ...] = ()
+    ) -> None:
         (directory / "token").write_text(f"{TOKEN}\n")
         self.config = Config(
-            api=ApiSection(token_file=directory / "token", body_limit_kib=256, image_limit_gib=1),
+            api=ApiSection(
+                token_file=directory / "token",
+                body_limit_kib=256,
+                image_limit_gib=1,
+                download_allowed_hosts=download_allowed_hosts,
+            ),
             host=HostSection(pool_directory=directory / "pool"),
             network=NetworkSection(ula_prefix=ula_prefix),
         )
@@ -122,7 +130,7 @@ class Service:
     def seed_image(self, name: str = "tiny", *, virtual_size_bytes: int = 100 * 2**20) -> Image:
         meta = Meta(id=f"image-{name}", name=name, project="default", created_at=AT)
         image = Image(meta, ImageSpec("ab" * 32, ImageFormat.QCOW2, 1000, virtual_size_bytes, "host-1"))
-        claim = b'{"kind":"claim","v":1,"owner_id":"%s","at":"%s"}' % (meta.id.encode(), AT.encode())
+        claim = encode(Claim(owner_id=meta.id, at=AT))
         self.seed(
             Put(keys.spec("image", meta.id), encode(image)), *(Put(claimed, claim) for claimed in claims_of(image))
         )

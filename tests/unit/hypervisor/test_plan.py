@@ -66,13 +66,13 @@ def test_a_wish_to_end_presses_the_power_button(wish: dict[str, Any]) -> None:
 
 def test_a_stop_waits_until_its_deadline_and_shows_it() -> None:
     observed = running(stop_at_s=1060.0, stop_until="later", asked_at_s=1000.0)
-    plan = plan_vm(wanted(power=Power.STOPPED), observed, at(3))
-    assert (plan.action, plan.until, plan.wake_at_s) == (None, "later", 1010.0)
+    plan = plan_vm(wanted(power=Power.STOPPED), observed, at(2))
+    assert (plan.action, plan.until, plan.wake_at_s) == (None, "later", 1003.0)
 
 
 def test_the_power_button_is_pressed_again() -> None:
     observed = running(stop_at_s=1060.0, asked_at_s=1000.0)
-    assert plan_vm(wanted(power=Power.STOPPED), observed, at(10)).action == PowerDown(60)
+    assert plan_vm(wanted(power=Power.STOPPED), observed, at(3)).action == PowerDown(60)
 
 
 @pytest.mark.parametrize("guest", [Guest.RUNNING, Guest.SILENT, Guest.PAUSED, Guest.IO_ERROR])

@@ -17,12 +17,13 @@ from ucloud.ipam.plan import parse_ipv4, parse_ipv4_subnet, parse_ipv6, parse_ip
 
 LABELS_LIMIT = 64
 USER_DATA_BYTES = 65_536
+_ADDRESS_LENGTH = 64
 
 NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 HOST_NAME = "^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$"
 LABEL_KEY = "^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$"
-LABEL_VALUE = "^[A-Za-z0-9 ._:/@+-]{0,255}$"
-LABEL_FILTER = "^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}=[A-Za-z0-9 ._:/@+-]{0,255}$"
+LABEL_VALUE = "^[A-Za-z0-9 ._:/@=+-]{0,255}$"
+LABEL_FILTER = "^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}=[A-Za-z0-9 ._:/@=+-]{0,255}$"
 SHA256 = "^[0-9a-f]{64}$"
 ACCOUNT = "^[a-z_][a-z0-9_-]{0,31}$"
 URL = "^https?://[A-Za-z0-9.:@%_\\[\\]/?&=+~,;!$'()*-]{1,2000}$"
@@ -68,6 +69,8 @@ def _checked(parse: Any) -> AfterValidator:
     """An InvalidInput of a parser as pydantic's error, with its code."""
 
     def check(value: str) -> str:
+        if len(value) > _ADDRESS_LENGTH:
+            raise PydanticCustomError("invalid_input", "is too long")
         try:
             return str(parse(value))
         except InvalidInput as error:
@@ -81,7 +84,7 @@ def _checked(parse: Any) -> AfterValidator:
 
 _name_after, _name_schema = matching(NAME, "1 to 63 letters, digits, '-', '.' or '_', with a letter or digit first")
 _host_after, _host_schema = matching(HOST_NAME, "a host name: 1 to 63 letters, digits or '-', not '-' at its ends")
-_label_after, _label_schema = matching(LABEL_VALUE, "at most 255 letters, digits, spaces or ._:/@+-")
+_label_after, _label_schema = matching(LABEL_VALUE, "at most 255 letters, digits, spaces or ._:/@=+-")
 _sha_after, _sha_schema = matching(SHA256, "a SHA-256 in 64 lower-case hex digits")
 _account_after, _account_schema = matching(ACCOUNT, "an account name")
 _url_after, _url_schema = matching(URL, "an http or https URL")
@@ -141,11 +144,19 @@ NO_LABELS: Any = Field(default={})
 
 def _digits(value: Any) -> Any:
     """Text of a query as a number, without what ``int`` would also take."""
-    return int(value) if isinstance(value, str) and re.fullmatch("0|[1-9][0-9]{0,9}", value) else value
+    if isinstance(value, str):
+        if re.fullmatch("-?(0|[1-9][0-9]{0,17})", value, re.ASCII) is None:
+            raise PydanticCustomError("invalid_input", "should be a whole number")
+        return int(value)
+    return value
 
 
 def _true_or_false(value: Any) -> Any:
-    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        if value not in ("true", "false"):
+            raise PydanticCustomError("invalid_input", "should be true or false")
+        return value == "true"
+    return value
 
 
 Limit = Annotated[int, Field(ge=1, le=1000), BeforeValidator(_digits)]

@@ -47,9 +47,15 @@ class HostShown(ObjectShown[HostSpecShown, HostStatusShown]):
     pass
 
 
+class HostPlanned(ObjectShown[HostSpecShown, HostStatusShown]):
+    """Without an id if it is not made yet."""
+
+    id: str = ""
+
+
 class HostList(ListShown[HostShown]):
     pass
 
 
-class HostDryRun(DryRunShown[HostShown]):
+class HostDryRun(DryRunShown[HostPlanned]):
     pass

@@ -45,9 +45,15 @@ class ImageShown(ObjectShown[ImageSpecShown, ImageStatusShown]):
     pass
 
 
+class ImagePlanned(ObjectShown[ImageSpecShown, ImageStatusShown]):
+    """Without an id if it is not made yet."""
+
+    id: str = ""
+
+
 class ImageList(ListShown[ImageShown]):
     pass
 
 
-class ImageDryRun(DryRunShown[ImageShown]):
+class ImageDryRun(DryRunShown[ImagePlanned]):
     pass

@@ -62,9 +62,15 @@ class KeyShown(ObjectShown[KeySpecShown, WordShown]):
     pass
 
 
+class KeyPlanned(ObjectShown[KeySpecShown, WordShown]):
+    """Without an id if it is not made yet."""
+
+    id: str = ""
+
+
 class KeyList(ListShown[KeyShown]):
     pass
 
 
-class KeyDryRun(DryRunShown[KeyShown]):
+class KeyDryRun(DryRunShown[KeyPlanned]):
     pass

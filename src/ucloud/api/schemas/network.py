@@ -48,9 +48,15 @@ class NetworkShown(ObjectShown[NetworkSpecShown, NetworkStatusShown]):
     pass
 
 
+class NetworkPlanned(ObjectShown[NetworkSpecShown, NetworkStatusShown]):
+    """Without an id if it is not made yet."""
+
+    id: str = ""
+
+
 class NetworkList(ListShown[NetworkShown]):
     pass
 
 
-class NetworkDryRun(DryRunShown[NetworkShown]):
+class NetworkDryRun(DryRunShown[NetworkPlanned]):
     pass

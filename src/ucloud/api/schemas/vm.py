@@ -147,6 +147,12 @@ class VmShown(ObjectShown[VmSpecShown, VmStatusShown]):
     pass
 
 
+class VmPlanned(ObjectShown[VmSpecShown, VmStatusShown]):
+    """Without an id if it is not made yet."""
+
+    id: str = ""
+
+
 class VmList(ListShown[VmShown]):
     pass
 
@@ -156,7 +162,7 @@ class VmPlacementPreview(Shown):
     decision: DecisionShown
 
 
-class VmDryRun(DryRunShown[VmShown]):
+class VmDryRun(DryRunShown[VmPlanned]):
     """``placement`` is what the scheduler would decide now; only for creates."""
 
     placement: VmPlacementPreview | None = None

@@ -1,0 +1,205 @@
+"""Images through the API: uploads and URLs that become images, and those that become an error and nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from tests.conftest import require
+from tests.unit.api.service import Service
+from ucloud.system.run import run
+
+OCTETS = "application/octet-stream"
+
+
+@pytest.fixture(autouse=True)
+def _qemu() -> None:
+    require("qemu")
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    service = Service(tmp_path, download_allowed_hosts=("127.0.0.1",))
+    yield service
+    service.close()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> bytes:
+    """A qcow2 of 100 MiB."""
+    path = tmp_path / "disk.qcow2"
+    run(["qemu-img", "create", "-q", "-f", "qcow2", path, "100M"])
+    return path.read_bytes()
+
+
+def upload(service: Service, name: str, data: bytes, query: str = "", **options: Any) -> Any:
+    options.setdefault("content_type", OCTETS)
+    return service.ask("POST", f"/v1/images/upload?name={name}{query}", data=data, **options)
+
+
+def leftovers(service: Service) -> list[str]:
+    """Everything in the pool."""
+    return [str(path) for path in service.config.host.pool_directory.rglob("*") if path.is_file()]
+
+
+def test_an_upload_becomes_an_image(service: Service, disk: bytes) -> None:
+    digest = hashlib.sha256(disk).hexdigest()
+    response = upload(service, "tiny", disk, f"&sha256={digest}&user=debian")
+    image = response.json
+    assert (response.status_code, response.headers["Location"]) == (201, f"/v1/images/{image['id']}")
+    assert image["spec"] == {
+        "digest": digest,
+        "format": "qcow2",
+        "size_bytes": len(disk),
+        "virtual_size_bytes": 100 * 2**20,
+        "origin_host_id": service.config.host.id,
+        "source": "upload",
+        "user": "debian",
+    }
+    assert len(leftovers(service)) == 1
+    changed = service.patch(f"/v1/images/{image['id']}", {"user": "root", "name": "small"})
+    assert (changed["name"], changed["spec"]["user"], changed["generation"]) == ("small", "root", 2)
+
+
+def test_a_taken_name_is_told_before_the_body_is_read(service: Service, disk: bytes) -> None:
+    upload(service, "tiny", disk)
+    response = upload(service, "tiny", b"not even looked at")
+    assert (response.status_code, response.json["code"]) == (409, "name_taken")
+
+
+def test_an_upload_with_the_same_idempotency_key(service: Service, disk: bytes) -> None:
+    headers = {"Idempotency-Key": "k"}
+    first = upload(service, "tiny", disk, headers=headers)
+    again = upload(service, "tiny", b"", headers=headers)
+    assert (again.status_code, again.json["id"]) == (201, first.json["id"])
+    assert again.headers["Idempotent-Replay"] == "true"
+
+
+def test_what_is_no_good_image_leaves_nothing(service: Service, disk: bytes, tmp_path: Path) -> None:
+    backed = tmp_path / "backed.qcow2"
+    base = tmp_path / "base.qcow2"
+    base.write_bytes(disk)
+    run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", backed])
+    before = service.dump()
+    cases = [
+        (b"", ""),
+        (b"just some text" * 1000, ""),
+        (disk[: len(disk) // 2], ""),
+        (disk, "&sha256=" + "0" * 64),
+        (backed.read_bytes(), ""),
+    ]
+    codes = []
+    for data, query in cases:
+        response = upload(service, "tiny", data, query)
+        assert response.status_code == 409, response.text
+        codes.append(response.json["code"])
+        assert leftovers(service) == []
+    assert codes[3] == "checksum_mismatch"
+    assert all(codes)
+    assert service.dump() == before
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "status"),
+    [
+        ("/v1/images/upload?name=a", {"content_type": "application/json"}, 415),
+        ("/v1/images/upload?name=a%0Ab", {}, 400),
+        ("/v1/images/upload", {}, 400),
+        ("/v1/images/upload?name=a&sha256=abc", {}, 400),
+        ("/v1/images/upload?name=a&user=Root", {}, 400),
+        ("/v1/images/upload?name=a&dry_run=true", {}, 400),
+    ],
+)
+def test_bad_uploads(service: Service, path: str, options: dict[str, Any], status: int) -> None:
+    service.problem("POST", path, status, data=b"x", **{"content_type": OCTETS, **options})
+
+
+def test_an_upload_that_announces_too_much(service: Service) -> None:
+    announced = {"CONTENT_LENGTH": str(2 * 2**30)}
+    path = "/v1/images/upload?name=a"
+    problem = service.problem("POST", path, 413, content_type=OCTETS, environ_overrides=announced)
+    assert problem["code"] == "image_too_large"
+
+
+class _Files(http.server.BaseHTTPRequestHandler):
+    contents: ClassVar[dict[str, bytes]] = {}
+
+    def do_GET(self) -> None:
+        data = self.contents.get(self.path)
+        self.send_response(404 if data is None else 200)
+        self.send_header("Content-Length", str(len(data or b"")))
+        self.end_headers()
+        self.wfile.write(data or b"")
+
+    def log_message(self, *_: Any) -> None:
+        return
+
+
+@pytest.fixture
+def files(disk: bytes) -> Iterator[str]:
+    _Files.contents = {"/tiny.qcow2": disk, "/text": b"text"}
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Files)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def load(service: Service, body: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
+    response = service.ask("POST", "/v1/images", json=body, **options)
+    assert (response.status_code, response.mimetype) == (200, "application/x-ndjson"), response.text
+    return [json.loads(line) for line in response.text.splitlines()]
+
+
+def test_a_url_becomes_an_image(service: Service, files: str, disk: bytes) -> None:
+    body = {
+        "name": "tiny",
+        "url": f"{files}/tiny.qcow2",
+        "sha256": hashlib.sha256(disk).hexdigest(),
+        "labels": {"a": "b"},
+    }
+    lines = load(service, body, headers={"Idempotency-Key": "k"})
+    image = lines[-1]["image"]
+    assert lines[0] == {"progress": {"bytes": len(disk), "total": len(disk)}}
+    assert (image["spec"]["source"], image["labels"]) == (f"{files}/tiny.qcow2", {"a": "b"})
+    assert service.get("/v1/images/" + image["id"]) == image
+    assert load(service, body, headers={"Idempotency-Key": "k"})[-1]["image"]["id"] == image["id"]
+    assert service.problem("POST", "/v1/images", 409, json=body)["code"] == "name_taken"
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"url": "{files}/nothing"}, ""),
+        ({"url": "{files}/text"}, ""),
+        ({"sha256": "0" * 64}, "checksum_mismatch"),
+        ({"url": "http://localhost:1/x"}, "address_forbidden"),
+        ({"url": "http://[fe80::1]/x"}, "address_forbidden"),
+        ({"url": "http://user:secret@127.0.0.1/x"}, "bad_url"),
+        ({"url": "http://name.invalid/x"}, "download_name"),
+    ],
+)
+def test_bad_urls_end_with_a_problem_and_nothing(
+    service: Service, files: str, change: dict[str, str], code: str
+) -> None:
+    before = service.dump()
+    body = {"name": "tiny", "url": f"{files}/tiny.qcow2", **{k: v.format(files=files) for k, v in change.items()}}
+    problem = load(service, body)[-1]["problem"]
+    assert problem["code"] == code or not code
+    assert problem["code"] != "internal"
+    assert service.dump() == before
+    assert leftovers(service) == []
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://example.org/x", "http://", "http://a b/", "x", 7])
+def test_what_is_no_url(service: Service, url: Any) -> None:
+    assert service.problem("POST", "/v1/images", 400, json={"name": "a", "url": url})["field"] == "url"
