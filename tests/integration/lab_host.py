@@ -27,10 +27,11 @@ from ucloud.config.sections import Config, HostSection, NetworkSection
 from ucloud.firewall.room import FirewallRoom
 from ucloud.metadata.room import MetadataRoom
 from ucloud.model.devices import eui64_address
-from ucloud.model.meta import mac_of_nic, new_nic_id
+from ucloud.model.meta import mac_of_nic
 from ucloud.model.network import Egress
 from ucloud.model.wanted import WantedName, WantedNetwork, WantedNic, WantedVm
 from ucloud.network.room import NetworkRoom
+from ucloud.system.identity import new_nic_id
 from ucloud.system.namespace import ensure_namespace, in_namespace, remove_namespace
 from ucloud.system.netlink import Veth, open_links
 from ucloud.system.sysctl import ensure_sysctl
@@ -41,6 +42,8 @@ OUTSIDE_IPV4 = "192.0.2.1"
 OUTSIDE_IPV6 = "2001:db8::1"
 HOST_IPV4 = "192.0.2.2"
 HOST_IPV6 = "2001:db8::2"
+UNDERLAY_ONE = "198.51.100.1"
+UNDERLAY_TWO = "198.51.100.2"
 
 
 def wait_for(condition: Callable[[], T], *, timeout_s: float = 15.0) -> T:
@@ -217,25 +220,26 @@ class LabHost:
     def connect_underlay(self, other: LabHost) -> None:
         """A wire between two hosts, for their VXLAN devices; both have it as ``wire``."""
 
-        def here() -> None:
+        def pair() -> None:
             with open_links() as links:
                 links.add_veth(Veth("wire", "wire", other.namespace, 1500))
-                links.set_up(links.get("wire").index)
 
-        def there() -> None:
+        def switch_on(address: str) -> None:
             with open_links() as links:
-                links.set_up(links.get("wire").index)
+                link = links.get("wire")
+                links.set_up(link.index)
+                links.add_address(link.index, address)
 
-        self.do(here)
-        other.do(there)
+        self.do(pair)
+        self.do(lambda: switch_on(f"{UNDERLAY_ONE}/24"))
+        other.do(lambda: switch_on(f"{UNDERLAY_TWO}/24"))
 
     def start_metadata(self) -> subprocess.Popen[bytes]:
         """The metadata process, ended with the lab."""
         config = self.directory / "config.toml"
         config.write_text(render_config(Config(host=self.section, network=self.settings)))
         code = (
-            "import sys; from pathlib import Path; from tests.unit.samples import WANTED_VM
-from ucloud.config.load import load_config; "
+            "import sys; from pathlib import Path; from ucloud.config.load import load_config; "
             "from ucloud.metadata.process import main; sys.exit(main(load_config(Path(sys.argv[1]))))"
         )
         process = self.do(lambda: subprocess.Popen([sys.executable, "-c", code, str(config)]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any, ClassVar
 import pytest
 
 from tests.conftest import require
+from tests.integration.api_server import TOKEN as API_TOKEN
+from tests.integration.api_server import running
 from tests.unit.api.service import Service
 from ucloud.system.run import run
 
@@ -203,3 +206,20 @@ def test_bad_urls_end_with_a_problem_and_nothing(
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://example.org/x", "http://", "http://a b/", "x", 7])
 def test_what_is_no_url(service: Service, url: Any) -> None:
     assert service.problem("POST", "/v1/images", 400, json={"name": "a", "url": url})["field"] == "url"
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 2097152", "Transfer-Encoding: chunked"])
+def test_a_client_that_goes_away_leaves_nothing(tmp_path: Path, framing: str) -> None:
+    """Half of a raw disk, which is a disk as well: it must not become an image."""
+    half = bytes(510) + b"\x55\xaa" + bytes(1024 * 1024 - 512)
+    if "chunked" in framing:
+        half = b"%x\r\n" % len(half) + half + b"\r\n"
+    head = f"POST /v1/images/upload?name=half HTTP/1.1\r\nHost: x\r\n{framing}\r\nContent-Type: {OCTETS}\r\n"
+    with running(tmp_path, Path(__file__).with_name("memory_api.py")) as api:
+        with socket.create_connection(("127.0.0.1", api.port)) as connection:
+            connection.sendall(f"{head}Authorization: Bearer {API_TOKEN}\r\n\r\n".encode() + half)
+            connection.shutdown(socket.SHUT_WR)
+            answer = connection.makefile("rb").read()
+        assert answer == b"" or b" 409 " in answer.splitlines()[0], answer
+        assert api.ask("GET", "/v1/images")[1]["items"] == []
+        assert [path for path in (tmp_path / "pool").rglob("*") if path.is_file()] == []

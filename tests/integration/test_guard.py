@@ -97,8 +97,10 @@ def test_a_process_is_born_without_rights(guard: GuardProcess, failover: Failove
 def test_a_process_has_the_given_descriptors_and_no_others(guard: GuardProcess) -> None:
     reading, writing = os.pipe()
     process = guard.client.start(request(), [writing, reading])
-    fds = {int(path.name): str(path.readlink()) for path in Path(f"/proc/{process.pid}/fd").iterdir()}
-    assert sorted(fds) == [0, 1, 2, FIRST_FD, FIRST_FD + 1]
+    folder = Path(f"/proc/{process.pid}/fd")
+    wanted = [0, 1, 2, FIRST_FD, FIRST_FD + 1]
+    wait_for(lambda: sorted(int(path.name) for path in folder.iterdir()) == wanted)  # the program opens some, shortly
+    fds = {number: str((folder / str(number)).readlink()) for number in wanted}
     assert (fds[0], fds[1]) == ("/dev/null", fds[2])
     assert fds[FIRST_FD].startswith("pipe:")
     os.close(reading)
@@ -262,6 +264,17 @@ def test_there_is_one_guard_per_directory(guard: GuardProcess, directory: Path) 
     second = GuardProcess(directory)
     assert second.run_to_end() == 1
     assert guard.client.hello().alive
+
+
+def test_a_damaged_file_keeps_the_guard_from_starting(guard: GuardProcess, directory: Path) -> None:
+    """It might describe a process that runs: a guard that ignored it could let a VM run twice."""
+    guard.end(signal.SIGTERM)
+    damaged = guard.host.run_directory / "guard/vm-a.json"
+    damaged.write_text("{")
+    assert GuardProcess(directory).run_to_end() == 1
+    assert str(damaged) in (directory / "log/guard.log").read_text()
+    damaged.unlink()
+    guard.start()
 
 
 def test_a_sealed_guard_starts_nothing_and_kills_nothing(guard: GuardProcess) -> None:

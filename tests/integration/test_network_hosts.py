@@ -12,7 +12,17 @@ from tests.conftest import require
 from tests.integration import frames as f
 from tests.integration.capture import open_raw, receive_until
 from tests.integration.guest_clients import ask_dhcp
-from tests.integration.lab_host import Guest, LabHost, make_network, make_nic, wait_for
+from tests.integration.lab_host import (
+    UNDERLAY_ONE,
+    UNDERLAY_TWO,
+    Guest,
+    LabHost,
+    greeted_as,
+    greeter,
+    make_network,
+    make_nic,
+    wait_for,
+)
 from ucloud.config.sections import NetworkSection
 from ucloud.model.wanted import WantedNetwork
 from ucloud.network.dnsmasq import stop_services
@@ -60,6 +70,14 @@ def test_only_the_own_host_answers_dhcp(world: World) -> None:
         world.a.do(lambda: ask_dhcp(world.a.nic.mac, timeout_s=1))
     world.one.do(lambda: world.one.network.ensure_network(world.network))
     assert world.a.do(lambda: ask_dhcp(world.a.nic.mac))
+
+
+def test_guests_reach_no_other_host(world: World) -> None:
+    """Nor could they pretend to be a tunnel's end: the underlay is refused as a whole."""
+    world.a.run("ip", "route", "replace", "default", "via", "10.77.0.1")
+    with greeter(world.two.namespace, socket.AF_INET, 7002):
+        assert world.one.do(lambda: greeted_as(UNDERLAY_TWO, 7002)) == UNDERLAY_ONE
+        assert not world.a.connects(UNDERLAY_TWO, 7002)
 
 
 def test_gateway_frames_stay_on_their_host(world: World) -> None:

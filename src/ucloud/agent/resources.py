@@ -60,6 +60,7 @@ class HostResources:
         self._locks = Locks(store, host.id)
         self._held: set[str] = set()
         self._blobs = threading.Lock()
+        self._rules = threading.Lock()
 
     def load(self) -> None:
         """Which run locks an earlier agent of this host holds."""
@@ -92,9 +93,13 @@ class HostResources:
             self._metadata.notify()
 
     def ensure_rules(self) -> None:
-        """All rules of the host, from all wishes: one text, applied as a whole."""
-        nics, networks = self._wishes()
-        self._firewall.ensure(nics, networks)
+        """All rules of the host, from all wishes: one text, applied as a whole.
+
+        One at a time, so that no older list of wishes is applied last: a NIC that is not in the list is mute.
+        """
+        with self._rules:
+            nics, networks = self._wishes()
+            self._firewall.ensure(nics, networks)
 
     def release_lock(self, vm_id: str) -> None:
         """Nothing of the VM runs here any more."""

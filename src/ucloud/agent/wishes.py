@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from ucloud.errors import DeadlineExceeded
+from ucloud.errors import DeadlineExceeded, StoreError
 from ucloud.model.wanted import WantedBlob, WantedNetwork, WantedNic, WantedVm
 from ucloud.store.cache import Cache
 from ucloud.store.view import Entry, View, build_view
@@ -50,7 +50,12 @@ class Wishes:
         return tuple(e.value.vm_id for e in entries if any(nic.network_id == network_id for nic in e.value.nics))
 
     def nics_and_networks(self) -> tuple[list[WantedNic], list[WantedNetwork]]:
-        """What the firewall must know: also NICs of VMs that are going, until they are gone."""
+        """What the firewall must know: also NICs of VMs that are going, until they are gone.
+
+        Raises StoreError if a document cannot be read: a NIC left out would be cut off.
+        """
+        if broken := self._cache.snapshot().broken:
+            raise StoreError(f"failed to read what this host shall carry: {', '.join(sorted(broken))}")
         view = self._current()
         nics = [nic for entry in view.wanted_vms.values() for nic in entry.value.nics]
         return nics, [entry.value for entry in view.wanted_networks.values()]

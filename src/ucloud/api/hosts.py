@@ -14,9 +14,10 @@ from ucloud.api.writes import Change, create, refuse_taken, update
 from ucloud.errors import Conflict
 from ucloud.ipam.claims import take
 from ucloud.model.host import Host, HostSpec
-from ucloud.model.meta import DEFAULT_PROJECT, Meta, new_id
+from ucloud.model.meta import DEFAULT_PROJECT, Meta
 from ucloud.store import keys
 from ucloud.store.claims import claims_of
+from ucloud.system.identity import new_id
 
 
 def list_hosts(site: Site, query: ListQuery) -> Answer:

@@ -32,10 +32,11 @@ from ucloud.api.writes import Change, Done, commit, create, find_replay, refuse_
 from ucloud.errors import BodyTooLarge, Conflict, InvalidInput
 from ucloud.ipam.claims import take
 from ucloud.model.image import Image, ImageSpec
-from ucloud.model.meta import Meta, new_id
+from ucloud.model.meta import Meta
 from ucloud.storage.images import import_stream
 from ucloud.storage.pool import BlobInfo
 from ucloud.store.claims import claims_of
+from ucloud.system.identity import new_id
 
 OCTETS = "application/octet-stream"
 _GIB = 1024**3

@@ -24,8 +24,9 @@ from ucloud.api.site import Site
 from ucloud.api.writes import find_replay, refuse_taken
 from ucloud.errors import Error, Unavailable
 from ucloud.model.image import Image
-from ucloud.model.meta import Meta, new_id
+from ucloud.model.meta import Meta
 from ucloud.storage.download import DownloadLimits, open_url
+from ucloud.system.identity import new_id
 
 _log = logging.getLogger(__name__)
 _PROGRESS_EVERY_S = 0.5

@@ -23,12 +23,13 @@ from ucloud.api.site import Site
 from ucloud.api.writes import Change, create, refuse_taken, update
 from ucloud.ipam.claims import guard_subnets, take
 from ucloud.ipam.plan import check_free, parse_ipv4_subnet, parse_ipv6_prefix, pick_ipv6_prefix, pick_vni
-from ucloud.model.meta import Meta, new_id
+from ucloud.model.meta import Meta
 from ucloud.model.network import Network, NetworkSpec
 from ucloud.model.vm import Vm
 from ucloud.store import keys
 from ucloud.store.claims import claims_of
 from ucloud.store.codec import decode_as
+from ucloud.system.identity import new_id
 
 
 def list_networks(site: Site, query: ListQuery) -> Answer:

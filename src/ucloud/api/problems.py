@@ -40,6 +40,7 @@ _HTTP_CODES = {
     413: "body_too_large",
     415: "unsupported_media_type",
 }
+_HTTP_WORDS = {404: "the API has no such path", 405: "this path does not know the method; 'Allow' names those it knows"}
 # What a value is, so that a mistyped one can be named in the words of JSON.
 _MESSAGES = {
     "extra_forbidden": "there is no such field",
@@ -100,7 +101,7 @@ def _on_error(error: Error) -> Response:
 
 def _on_http(error: HTTPException) -> Response:
     status = error.code or 500
-    known = Error(f"failed to handle the request: {error.description or error.name}")
+    known = Error(f"failed to handle the request: {_HTTP_WORDS.get(status, error.name)}")
     known.status, known.code = status, _HTTP_CODES.get(status, "internal" if status >= 500 else "bad_request")
     response = _render(known)
     for name, value in error.get_headers():

@@ -15,7 +15,8 @@ from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 
 from ucloud.api.app import create_app
-from ucloud.api.door import AgentDoor
+from ucloud.api.auth import read_token
+from ucloud.api.door import AgentDoor, make_tls
 from ucloud.api.site import make_cache
 from ucloud.config import Config
 from ucloud.storage.directory_pool import DirectoryPool
@@ -87,5 +88,7 @@ def serve(config: Config, make_app: Callable[[Config], Flask], *, bind: str = ""
 
 
 def main(config: Config) -> int:
-    """The process of one machine, on etcd. Returns its exit code."""
+    """The API on etcd. Returns its exit code; what is missing on this machine is raised before any fork."""
+    read_token(config.api.token_file)
+    make_tls(config.store)
     return serve(config, make_app)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import IO, Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from flask import request
 from pydantic import BaseModel, ValidationError
@@ -20,6 +20,7 @@ from ucloud.errors import BodyTooLarge, InvalidInput
 
 M = TypeVar("M", bound=BaseModel)
 _CHUNK_BYTES = 65_536
+_STALL_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,8 @@ def _read_bytes(limit_bytes: int) -> bytes:
         raise _too_large(limit_bytes)
     chunks: list[bytes] = []
     left = limit_bytes + 1
-    while left > 0 and (chunk := request.stream.read(min(left, _CHUNK_BYTES))):
+    body = _Body()
+    while left > 0 and (chunk := body.read(min(left, _CHUNK_BYTES))):
         chunks.append(chunk)
         left -= len(chunk)
     if left <= 0:
@@ -131,15 +133,30 @@ def body_stream() -> BinaryIO:
 
     Raises InvalidInput while it is read, if the client goes away before its end.
     """
-    return cast(BinaryIO, _Body(request.stream))
+    return cast(BinaryIO, _Body())
 
 
 class _Body:
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
+    """Counts, because gunicorn does not: a body cut short would look like a whole one (tried)."""
+
+    def __init__(self) -> None:
+        self._stream = request.stream
+        connection = request.environ.get("gunicorn.socket")
+        if connection is not None:
+            connection.settimeout(_STALL_TIMEOUT_S)  # each client that stalls would hold a thread for ever
+        self._missing = request.content_length  # None for a body in chunks, whose end the server knows
 
     def read(self, size: int) -> bytes:
         try:
-            return self._stream.read(size)
+            data = self._stream.read(size)
         except (OSError, HTTPException) as error:
-            raise InvalidInput("failed to read the body: it ended too early", code="body_truncated") from error
+            raise _cut_short() from error
+        if self._missing is not None:
+            self._missing -= len(data)
+            if not data and self._missing > 0:
+                raise _cut_short()
+        return data
+
+
+def _cut_short() -> InvalidInput:
+    return InvalidInput("failed to read the body: it ended too early", code="body_truncated")

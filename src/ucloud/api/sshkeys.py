@@ -23,8 +23,9 @@ from ucloud.api.site import Site
 from ucloud.api.writes import Change, create, refuse_taken, update
 from ucloud.ipam.claims import take
 from ucloud.model.key import Key, KeySpec
-from ucloud.model.meta import Meta, new_id
+from ucloud.model.meta import Meta
 from ucloud.store.claims import claims_of
+from ucloud.system.identity import new_id
 
 
 def list_keys(site: Site, query: ListQuery) -> Answer:

@@ -12,15 +12,16 @@ from ucloud.api.schemas.vm import VmCreate, VmNetwork, VmUpdate
 from ucloud.api.site import Site
 from ucloud.api.writes import Change, Read, create, update
 from ucloud.errors import Conflict
-from ucloud.ipam.claims import Taking, read_taken_addresses, take
-from ucloud.ipam.plan import check_fixed, ipv6_of_mac, pick_ipv4
+from ucloud.ipam.claims import Taking, find_ipv4, is_taken, take
+from ucloud.ipam.plan import check_fixed, ipv6_of_mac
 from ucloud.model.image import Image
-from ucloud.model.meta import Meta, mac_of_nic, new_nic_id
+from ucloud.model.meta import Meta, mac_of_nic
 from ucloud.model.network import Network
 from ucloud.model.vm import Nic, Power, Vm, VmSpec
 from ucloud.store import keys
 from ucloud.store.api import Put
 from ucloud.store.claims import claims_of
+from ucloud.system.identity import new_nic_id
 
 _GIB = 1024**3
 
@@ -124,41 +125,39 @@ def _disk_gib(body: VmCreate, image: Image) -> int:
 
 
 def _new_nics(site: Site, wanted: Sequence[VmNetwork], networks: Sequence[Read[Network]]) -> tuple[Nic, ...]:
-    taken: dict[str, set[str]] = {}
+    ours: dict[str, set[str]] = {}  # by network: what NICs of this VM have, as nothing is claimed before the commit
     nics: list[Nic] = []
     for ask, read in zip(wanted, networks, strict=True):
-        network_id = read.thing.meta.id
-        if network_id not in taken:
-            taken[network_id] = read_taken_addresses(site.store, network_id)
-        nic = _new_nic(ask, read.thing, taken[network_id])
-        taken[network_id] |= {nic.ipv6, nic.ipv4}
+        taken = ours.setdefault(read.thing.meta.id, set())
+        nic = _new_nic(site, ask, read.thing, taken)
+        taken |= {nic.ipv6, nic.ipv4}
         nics.append(nic)
     return tuple(nics)
 
 
-def _new_nic(ask: VmNetwork, network: Network, taken: set[str]) -> Nic:
+def _new_nic(site: Site, ask: VmNetwork, network: Network, ours: set[str]) -> Nic:
     nic_id = new_nic_id()
     mac = mac_of_nic(nic_id)
-    spec = network.spec
+    network_id, spec = network.meta.id, network.spec
     if ask.ipv6 is None:
         ipv6 = ipv6_of_mac(spec.ipv6_prefix, mac)
     else:
-        ipv6 = _fixed(spec.ipv6_prefix, ask.ipv6, network, taken, field="ipv6")
+        ipv6 = _fixed(site, spec.ipv6_prefix, ask.ipv6, network, ours)
     ipv4 = ""
     if ask.ipv4 is not None:
-        ipv4 = _fixed(spec.ipv4_subnet, ask.ipv4, network, taken, field="ipv4")
+        ipv4 = _fixed(site, spec.ipv4_subnet, ask.ipv4, network, ours)
     elif spec.ipv4_subnet:
-        ipv4 = pick_ipv4(spec.ipv4_subnet, taken, secrets.randbelow)
-    return Nic(id=nic_id, network_id=network.meta.id, mac=mac, ipv6=ipv6, ipv4=ipv4)
+        ipv4 = find_ipv4(site.store, network_id, spec.ipv4_subnet, ours, secrets.randbelow)
+    return Nic(id=nic_id, network_id=network_id, mac=mac, ipv6=ipv6, ipv4=ipv4)
 
 
-def _fixed(subnet: str, address: str, network: Network, taken: set[str], *, field: str) -> str:
+def _fixed(site: Site, subnet: str, address: str, network: Network, ours: set[str]) -> str:
     if not subnet:
         raise Conflict(
             f"failed to use {address}: network {network.meta.name} has no IPv4 subnet", code="address_not_in_subnet"
         )
-    wanted = check_fixed(subnet, address, field=field)
-    if wanted in taken:
+    wanted = check_fixed(subnet, address)
+    if wanted in ours or is_taken(site.store, network.meta.id, wanted):
         raise Conflict(
             f"failed to use {wanted}: it is taken in network {network.meta.name}",
             hint="leave it out to get a free one",

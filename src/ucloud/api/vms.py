@@ -21,11 +21,11 @@ from ucloud.api.schemas.vm import VmCreate, VmUpdate
 from ucloud.api.site import Site
 from ucloud.api.vm_plans import plan_create, plan_update
 from ucloud.errors import Conflict, NotFound
-from ucloud.model.meta import new_id
 from ucloud.model.vm import Vm
 from ucloud.scheduler.passes import snapshot_of
 from ucloud.scheduler.plan import plan_placement
 from ucloud.store.codec import to_plain
+from ucloud.system.identity import new_id
 
 
 def list_vms(site: Site, query: VmListQuery) -> Answer:

@@ -54,7 +54,8 @@ class LifeSignKeeper:
     def stop(self, *, timeout_s: float) -> None:
         """Give the life sign up, if the store lets us in time."""
         self._stop.set()
-        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
 
     def renew_once(self) -> Step:
         """One round: look at our key, then do what the rules say, and that is. Raises what the store raises."""

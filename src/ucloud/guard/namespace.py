@@ -1,7 +1,8 @@
 """The PID namespace of one guard incarnation: when the guard ends, however it ends, the kernel kills all in it.
 
-Its first process does nothing but hold it open. It ends with the guard by two independent ways: its parent's death
-signal, and the end of a pipe whose other side only the guard holds. With it the kernel kills the whole namespace.
+Its first process does nothing but hold it open: a ``cat`` (for its size) that reads a pipe. It ends with the guard
+by two independent ways: its parent's death signal, and the end of that pipe, whose other side only the guard holds.
+With it the kernel kills the whole namespace.
 Processes inside are children of the guard, which stays outside: it sees the host's pids and reaps them itself.
 """
 
@@ -57,14 +58,15 @@ class PidNamespace:
 
 
 def _be_first(held: int, hold: int) -> None:
-    """The life of the first process. Never returns."""
+    """The life of the first process. Never returns. Ignored signals and the death signal outlive the exec."""
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, signal.SIG_IGN)  # an ignored SIGCHLD lets the kernel reap orphans
         process_unix.die_with_parent()
-        os.close(hold)
-        os.dup2(held, 0)
+        nothing = os.open("/dev/null", os.O_RDWR)
+        for number, source in enumerate((held, nothing, nothing)):
+            os.dup2(source, number)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-        os.read(0, 1)
+        os.execv("/bin/cat", ("cat", "-"))  # noqa: S606
     finally:
         os._exit(0)

@@ -44,6 +44,10 @@ class Hypervisor(Protocol):
 
     def accelerator(self) -> str: ...
 
+    def events_socket(self, vm_id: str) -> Path:
+        """Where QEMU tells what happens to the guest, for ``watcher.GuestWatcher``."""
+        ...
+
     def serial_socket(self, vm_id: str) -> Path:
         """Where the serial console listens while the VM runs; it serves one connection at a time."""
         ...

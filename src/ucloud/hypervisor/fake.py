@@ -176,6 +176,10 @@ class FakeHypervisor:
     def accelerator(self) -> str:
         return "tcg"
 
+    def events_socket(self, vm_id: str) -> Path:
+        """Nobody listens there: a watcher of the fake is never woken."""
+        return self._host.directory / vm_id / "events.sock"
+
     def serial_socket(self, vm_id: str) -> Path:
         return self._host.directory / vm_id / "serial.sock"
 

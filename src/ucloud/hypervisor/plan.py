@@ -22,6 +22,7 @@ from ucloud.system.clock import format_time
 ASK_AGAIN_S = 3.0  # guests miss the power button while they boot
 RESUME_AGAIN_S = 10.0
 QUIT_S = 10.0
+_WORDS_LIMIT = 200
 
 
 class Guest(StrEnum):
@@ -149,7 +150,7 @@ def plan_vm(wanted: WantedVm | None, observed: ObservedVm, now: Now) -> Plan:
     if (wanted.generation, wanted.boots) < (process.generation, process.boots):
         return Plan(_state_of(observed), reason="the document is older than what runs; left alone")
     why = _why_stop(wanted, process)
-    return _plan_stopping(wanted, observed, now, why) if why else _plan_running(observed, now)
+    return _plan_stopping(wanted, observed, process, now, why) if why else _plan_running(observed, process, now)
 
 
 def _why_stop(wanted: WantedVm, process: VmProcess) -> str:
@@ -164,11 +165,11 @@ def _why_stop(wanted: WantedVm, process: VmProcess) -> str:
     return ""
 
 
-def _plan_running(observed: ObservedVm, now: Now) -> Plan:
+def _plan_running(observed: ObservedVm, process: VmProcess, now: Now) -> Plan:
     """It runs and shall run: act only on what the guest did."""
     end = _own_end(observed)
     if end:
-        return _plan_quit(end, observed, now)
+        return _plan_quit(end, observed.record, process, now)
     if observed.guest is Guest.IO_ERROR:
         again_s = observed.record.resumed_at_s + RESUME_AGAIN_S
         reason = "paused by QEMU: its storage failed or is full"
@@ -181,16 +182,15 @@ def _plan_running(observed: ObservedVm, now: Now) -> Plan:
     return Plan(_state_of(observed), reason=reason)
 
 
-def _plan_stopping(wanted: WantedVm, observed: ObservedVm, now: Now, why: str) -> Plan:
+def _plan_stopping(wanted: WantedVm, observed: ObservedVm, process: VmProcess, now: Now, why: str) -> Plan:
     """It runs and shall not: the power button, again from time to time, and at the deadline SIGKILL."""
-    record, process = observed.record, observed.process
+    record = observed.record
     end = _own_end(observed)
     if end:
-        return _plan_quit(end, observed, now)
+        return _plan_quit(end, record, process, now)
     if not record.stop_at_s:
         return Plan(GuestState.STOPPING, PowerDown(wanted.stop_timeout_s), why)
     if now.monotonic_s >= record.stop_at_s:
-        assert process is not None  # noqa: S101 - plan_vm has looked
         return Plan(
             GuestState.STOPPING, Kill(process.generation, process.boots), f"{why}, and did not power off in time"
         )
@@ -210,11 +210,10 @@ def _own_end(observed: ObservedVm) -> tuple[End, str] | None:
     return None
 
 
-def _plan_quit(end: tuple[End, str], observed: ObservedVm, now: Now) -> Plan:
+def _plan_quit(end: tuple[End, str], record: VmRecord, process: VmProcess, now: Now) -> Plan:
     """The guest has ended: let QEMU go, and if it does not within QUIT_S, end it."""
-    record, process = observed.record, observed.process
     state = GuestState.CRASHED if end[0] is End.CRASHED else GuestState.STOPPING
-    if record.end is not End.NONE and now.monotonic_s >= record.ended_at_s + QUIT_S and process is not None:
+    if record.end is not End.NONE and now.monotonic_s >= record.ended_at_s + QUIT_S:
         return Plan(state, Kill(process.generation, process.boots), f"{end[1]}, and QEMU does not quit")
     return Plan(state, Quit(*end), end[1])
 
@@ -235,8 +234,10 @@ def _plan_ended(process: VmProcess, record: VmRecord) -> Plan:
 
 def _describe_exit(process: VmProcess) -> str:
     how = f"signal {process.signal}" if process.signal else f"exit code {process.exit_code}"
-    words = process.stderr_tail.strip().splitlines()[-1:]
-    return f"QEMU ended with {how}" + (f": {words[0][:300]}" if words else "")
+    words = "".join(process.stderr_tail.strip().splitlines()[-1:])
+    if len(words) > _WORDS_LIMIT:  # QEMU repeats the whole option first, the cause comes last
+        words = f"…{words[-_WORDS_LIMIT:]}"
+    return f"QEMU ended with {how}" + (f": {words}" if words else "")
 
 
 def _plan_absent(wanted: WantedVm | None, observed: ObservedVm, now: Now) -> Plan:

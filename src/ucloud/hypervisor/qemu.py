@@ -137,7 +137,6 @@ class QemuHypervisor:
         return self._accelerator.value
 
     def events_socket(self, vm_id: str) -> Path:
-        """Where QEMU tells what happens to the guest: for ``watcher``."""
         return self._directories.events_socket(vm_id)
 
     def serial_socket(self, vm_id: str) -> Path:

@@ -6,16 +6,18 @@ every create of a network therefore compares and rewrites one guard key, so that
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from ucloud.ipam.plan import Choose, pick_ipv4
 from ucloud.model.claim import Claim
 from ucloud.store import keys
 from ucloud.store.api import Compare, Delete, Put, Store, absent, unchanged
 from ucloud.store.codec import encode
 
 _SUBNETS = "subnets"
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,21 @@ def guard_subnets(store: Store, *, owner_id: str) -> Taking:
     return Taking((unchanged(key, item.mod_revision if item else 0),), (Put(key, owner_id.encode()),))
 
 
-def read_taken_addresses(store: Store, network_id: str) -> set[str]:
-    """All addresses of the network that are claimed now."""
+def is_taken(store: Store, network_id: str, address: str) -> bool:
+    return store.get(keys.claim_address(network_id, address)) is not None
+
+
+def find_ipv4(store: Store, network_id: str, subnet: str, also_taken: Collection[str], choose: Choose) -> str:
+    """A free address of the subnet, not in ``also_taken``. Raises Exhausted.
+
+    Tries a few at random before it reads all that are taken, which may be tens of thousands.
+    """
+    taken = set(also_taken)
+    for _ in range(_TRIES):
+        address = pick_ipv4(subnet, taken, choose)
+        if not is_taken(store, network_id, address):
+            return address
+        taken.add(address)
     listing = store.list(keys.claim_addresses(network_id))
-    return {unquote(keys.last_segment(item.key)) for item in listing.items}
+    taken |= {unquote(keys.last_segment(item.key)) for item in listing.items}
+    return pick_ipv4(subnet, taken, choose)

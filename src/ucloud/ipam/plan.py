@@ -128,7 +128,7 @@ def pick_ipv4(subnet: str, taken: Collection[str], choose: Choose) -> str:
     )
 
 
-def check_fixed(subnet: str, address: str, *, field: str) -> str:
+def check_fixed(subnet: str, address: str) -> str:
     """``address`` as we write it, if a NIC may have it. Raises Conflict."""
     network = ipaddress.ip_network(subnet)
     wanted = ipaddress.ip_address(address)
@@ -142,7 +142,7 @@ def check_fixed(subnet: str, address: str, *, field: str) -> str:
     tail = 1 if isinstance(network, IPv4Network) else _RESERVED_ANYCAST
     if offset < 2 or offset >= network.num_addresses - tail:
         raise Conflict(
-            f"failed to use {address} as {field}: it is the network's own address",
+            f"failed to use {address}: it is one of the network's own addresses",
             hint="the first two and the last of a subnet are reserved",
             code="address_reserved",
         )

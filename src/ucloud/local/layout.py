@@ -25,8 +25,8 @@ from ucloud.config import (
 )
 from ucloud.config.sections import DEFAULT_STATE_DIRECTORY
 from ucloud.local import certificates
-from ucloud.model.meta import new_id
 from ucloud.system import files
+from ucloud.system.identity import new_id
 
 UIDS_PER_CLOUD = 1000
 _FIRST_UID = 600_000

@@ -48,7 +48,7 @@ def vm_status(vm: Vm, placement: Placement | None, seen: SeenVm | None, *, host_
 
 def _word(vm: Vm, placement: Placement | None, seen: SeenVm | None, *, host_alive: bool) -> tuple[VmWord, str]:
     if vm.meta.deleted_at:
-        return VmWord.DELETING, seen.reason if seen else "waits for the cleaner"
+        return VmWord.DELETING, (seen.reason if seen else "") or "waits until nothing of it is left on its host"
     if placement is None:
         if vm.spec.power is Power.STOPPED:
             return VmWord.STOPPED, "never started"

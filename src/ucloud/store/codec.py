@@ -1,7 +1,7 @@
 """Model values as JSON with a schema version, and back.
 
-A value is stored as ``{"kind": …, "v": …, "value": {fields}}``. Readers ignore fields they do not know (a newer writer) and
-take defaults for missing ones (an older one); where that is not enough, the kind's version is raised and
+A value is stored as ``{"kind": …, "v": …, "value": {fields}}``. Readers ignore fields they do not know (a newer
+writer) and take defaults for missing ones (an older one); where that is not enough, the kind's version is raised and
 ``UPGRADES`` says how to lift the older form. Golden samples of every version are kept in the tests.
 """
 
@@ -100,7 +100,7 @@ def to_plain(value: Any) -> Any:
 
 def from_plain(cls: type[T], plain: Any) -> T:
     """The dataclass value that to_plain made ``plain`` of. Raises TypeError, KeyError or ValueError."""
-    value: T = _reader(cls)(plain)
+    value: T = _reader(typing.cast(Any, cls))(plain)
     return value
 
 

@@ -55,7 +55,7 @@ def lock_memory() -> None:
 
 
 def keep_heap_small() -> None:
-    """Let glibc keep one heap for all threads and give free memory back soon; elsewhere nothing happens (mallopt(3))."""
+    """Let glibc keep one heap for all threads and give free memory back soon (mallopt(3)); no-op elsewhere."""
     if hasattr(_libc, "mallopt"):
         for option, value in ((_M_ARENA_MAX, 1), (_M_TRIM_THRESHOLD, 64 * 1024), (_M_MMAP_THRESHOLD, 32 * 1024)):
             _libc.mallopt(option, value)

@@ -127,12 +127,12 @@ def test_slaac_address_of_a_mac() -> None:
 )
 def test_a_fixed_address_must_be_free_to_give(subnet: str, address: str, code: str) -> None:
     with pytest.raises(Conflict) as caught:
-        plan.check_fixed(subnet, address, field="ipv4")
+        plan.check_fixed(subnet, address)
     assert caught.value.code == code
 
 
 def test_a_fixed_address_is_written_our_way() -> None:
-    assert plan.check_fixed("fd00::/64", "FD00:0::00AB", field="ipv6") == "fd00::ab"
+    assert plan.check_fixed("fd00::/64", "FD00:0::00AB") == "fd00::ab"
 
 
 def test_vnis_run_over_the_whole_range() -> None:
