@@ -31,7 +31,7 @@ check: $(VENV)/ready
 	$(BIN)/pytest tests/unit
 
 test: packages check
-	UCLOUD_REQUIRE=$(TEST_PARTS) $(BIN)/pytest tests/contract tests/scenario tests/integration tests/e2e
+	UCLOUD_REQUIRE=$(TEST_PARTS) $(BIN)/pytest tests/contract tests/integration tests/e2e
 
 bench: packages $(VENV)/ready
 	$(BIN)/python benchmarks/first_vm.py

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from ucloud.agent.reports import Reports
 from ucloud.agent.resources import HostResources
 from ucloud.errors import Error
+from ucloud.hypervisor.api import Hypervisor
 from ucloud.hypervisor.plan import Now, ObservedVm, Plan, Start, plan_vm
-from ucloud.hypervisor.qemu import QemuHypervisor
 from ucloud.hypervisor.seen import summarise
 from ucloud.hypervisor.watcher import GuestWatcher
 from ucloud.model.seen import GuestState, SeenVm
@@ -30,7 +30,7 @@ _RESTS = (GuestState.STOPPED, GuestState.CRASHED, GuestState.GONE)
 class VmPasses:
     """``find`` gives the wanted document of a VM; ``is_ready`` tells whether a network is carried by this host."""
 
-    hypervisor: QemuHypervisor
+    hypervisor: Hypervisor
     resources: HostResources
     reports: Reports
     find: Callable[[str], Entry[WantedVm] | None]

@@ -76,7 +76,6 @@ class HostSection:
     uid_base: int = 600_000
     pool_reserve_percent: int = 5
     serial_log_kib: int = 1024
-    resync_s: float = 30.0
     report_s: float = 10.0
 
 
@@ -99,11 +98,9 @@ class NetworkSection:
 
 @dataclass(frozen=True, slots=True)
 class GuardSection:
-    """``ttl_s`` serves detection only; ``fence_s`` is F, the longest time without evidence."""
+    """``ttl_s`` is the life sign's: it serves detection only, never safety."""
 
     ttl_s: int = 1
-    fence_s: float = 3.0
-    kill_s: float = 0.25
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,8 +64,8 @@ def _be_first(held: int, hold: int) -> None:
             signal.signal(number, signal.SIG_IGN)  # an ignored SIGCHLD lets the kernel reap orphans
         process_unix.die_with_parent()
         nothing = os.open("/dev/null", os.O_RDWR)
-        for number, source in enumerate((held, nothing, nothing)):
-            os.dup2(source, number)
+        for descriptor, source in enumerate((held, nothing, nothing)):
+            os.dup2(source, descriptor)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         os.execv("/bin/cat", ("cat", "-"))  # noqa: S606
     finally:

@@ -188,6 +188,8 @@ def _plan_stopping(wanted: WantedVm, observed: ObservedVm, process: VmProcess, n
     end = _own_end(observed)
     if end:
         return _plan_quit(end, record, process, now)
+    if wanted.gone and not wanted.keep_disk:  # nothing of it will be left to flush
+        return Plan(GuestState.STOPPING, Kill(process.generation, process.boots), why)
     if not record.stop_at_s:
         return Plan(GuestState.STOPPING, PowerDown(wanted.stop_timeout_s), why)
     if now.monotonic_s >= record.stop_at_s:

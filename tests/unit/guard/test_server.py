@@ -61,7 +61,8 @@ def ask(path: Path, data: bytes, descriptors: Sequence[int] = ()) -> dict[str, A
     with connect_unix(path, 5.0) as connection:
         try:
             socket.send_fds(connection, [data[:1]], list(descriptors))
-            connection.sendall(data[1:])
+            if data[1:]:  # else it may have answered and hung up already
+                connection.sendall(data[1:])
             line = connection.makefile("rb").readline()
         except ConnectionError:
             return {}

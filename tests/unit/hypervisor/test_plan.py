@@ -54,14 +54,19 @@ def test_what_runs_as_wanted_is_left_alone() -> None:
 
 @pytest.mark.parametrize(
     "wish",
-    [{"gone": True}, {"power": Power.STOPPED}, {"boots": 2}, {"generation": 2}],
-    ids=["gone", "stopped", "reboot", "placed anew"],
+    [{"gone": True, "keep_disk": True}, {"power": Power.STOPPED}, {"boots": 2}, {"generation": 2}],
+    ids=["gone elsewhere", "stopped", "reboot", "placed anew"],
 )
 def test_a_wish_to_end_presses_the_power_button(wish: dict[str, Any]) -> None:
     plan = plan_vm(wanted(**wish), running(), at(0))
     assert plan.action == PowerDown(60)
     assert plan.state is GuestState.STOPPING
     assert plan.reason
+
+
+def test_a_deleted_vm_has_no_grace_for_its_disk_goes_too() -> None:
+    plan = plan_vm(wanted(gone=True), running(), at(0))
+    assert plan.action == Kill(PROCESS.generation, PROCESS.boots)
 
 
 def test_a_stop_waits_until_its_deadline_and_shows_it() -> None:
