@@ -24,7 +24,7 @@ from ucloud.hypervisor.api import Hypervisor
 from ucloud.hypervisor.fake import FakeHypervisor, FakeMachine
 from ucloud.hypervisor.guard_protocol import VmProcess
 from ucloud.hypervisor.plan import Guest, Kill, Now, ObservedVm, Plan, Start, plan_vm
-from ucloud.hypervisor.qemu import QemuHypervisor, open_hypervisor
+from ucloud.hypervisor.qemu import open_hypervisor
 from ucloud.hypervisor.record import End
 from ucloud.hypervisor.resources import Disk, DiskLayer, Resources
 from ucloud.hypervisor.seen import summarise
@@ -293,9 +293,8 @@ def test_each_vm_has_a_uid_of_its_own(rig: Rig) -> None:
     assert uids == [600_000, 600_001, 600_002, 600_000]
 
 
+@pytest.mark.parametrize("rig", ["qemu"], indirect=True)  # the fake has no console
 def test_the_serial_console_and_its_log_are_for_root_only(rig: Rig) -> None:
-    if not isinstance(rig.hypervisor, QemuHypervisor):
-        pytest.skip("the fake has no console")
     running(rig, WISH)
     rig.make_deaf()
     log = rig.hypervisor.serial_log(VM_ID)
