@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 
 from ucloud.cli.completion import add_completion
 from ucloud.cli.event import add_event
-from ucloud.cli.failures import FAILED, INTERRUPTED, OK, exit_code, render_failure
+from ucloud.cli.failures import run_to_exit_code
 from ucloud.cli.host import add_host
 from ucloud.cli.image import add_image
 from ucloud.cli.key import add_key
@@ -17,7 +15,6 @@ from ucloud.cli.parser import Verbs
 from ucloud.cli.session import Session
 from ucloud.cli.vm import add_vm
 from ucloud.cli.vm_access import add_access
-from ucloud.errors import Error
 
 
 def add_commands(subparsers: Verbs) -> dict[str, Verbs]:
@@ -41,28 +38,9 @@ def is_client_command(args: argparse.Namespace) -> bool:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the chosen command. All errors made on purpose, Ctrl-C and a closed pipe end here."""
+    """Run the chosen command of a client."""
     session = Session(profile=getattr(args, "profile", None), output=getattr(args, "output", "table"))
     try:
-        code: int = args.client_command(session, args)
-        sys.stdout.flush()
-    except Error as error:
-        return _fail(error)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has enough; nothing may be written at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
+        return run_to_exit_code(lambda: args.client_command(session, args))
     finally:
         session.close()
-    return code
-
-
-def _fail(error: Error) -> int:
-    try:
-        sys.stdout.flush()
-        sys.stderr.write(render_failure(error))
-    except BrokenPipeError:
-        return FAILED
-    return exit_code(error)

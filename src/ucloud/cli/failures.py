@@ -6,6 +6,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Callable
+
 from ucloud.cli.human import clean
 from ucloud.client import ClientError
 from ucloud.errors import Conflict, Error, InvalidInput, NotFound, PreconditionFailed, Unavailable
@@ -45,3 +49,28 @@ def render_failure(error: Error) -> str:
         details.append(f"request {error.request_id}")
     text = f"{error.message} ({'; '.join(details)})" if details else error.message
     return f"ucloud: {clean(text)}\n"
+
+
+def run_to_exit_code(command: Callable[[], int]) -> int:
+    """Run a command to its exit code. All errors made on purpose, Ctrl-C and a closed pipe end here."""
+    try:
+        code = command()
+        sys.stdout.flush()
+    except Error as error:
+        return _fail(error)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has enough; nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    return code
+
+
+def _fail(error: Error) -> int:
+    try:
+        sys.stdout.flush()
+        sys.stderr.write(render_failure(error))
+    except BrokenPipeError:
+        return FAILED
+    return exit_code(error)

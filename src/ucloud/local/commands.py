@@ -10,11 +10,10 @@ from pathlib import Path
 
 from ucloud import __version__
 from ucloud.cli import commands as client_commands
-from ucloud.cli.failures import INTERRUPTED, exit_code, render_failure
+from ucloud.cli.failures import run_to_exit_code
 from ucloud.cli.parser import Parser, Verbs, add_shared_options
 from ucloud.cli.tables import render_table
 from ucloud.config.sections import DEFAULT_STATE_DIRECTORY
-from ucloud.errors import Error
 from ucloud.local import demo, doctor, lifecycle, status
 from ucloud.local.image_build import build_tiny
 from ucloud.local.layout import Layout
@@ -38,14 +37,7 @@ def run_command(words: Sequence[str]) -> int:
     args = parser.parse_args(words)
     if client_commands.is_client_command(args):
         return client_commands.run(args)
-    try:
-        command: LocalCommand = args.local_command
-        return command(args)
-    except Error as error:
-        sys.stderr.write(render_failure(error))
-        return exit_code(error)
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    return run_to_exit_code(lambda: args.local_command(args))
 
 
 def build_parser() -> Parser:
