@@ -59,7 +59,7 @@ class World:
 
     def view(self) -> View:
         listing = self.store.list(keys.ROOT)
-        items = [item for item in listing.items if item.key.startswith(PREFIXES) and item.value.startswith(b"{")]
+        items = [item for item in listing.items if item.key.startswith(PREFIXES) and item.value.startswith(b'{"kind"')]
         return build_view(listing.revision, [(item.key, decode(item.value), item.mod_revision) for item in items])
 
     def item(self, key: str) -> Item | None:

@@ -33,7 +33,7 @@ def compose_documents(view: View) -> Mapping[str, Document]:
         vms_of.setdefault(host_id, []).append(document)
     for (host_id, network_id), network in _network_documents(view, vms_of, names).items():
         documents[keys.wanted(host_id, "network", network_id)] = network
-    for (host_id, digest), blob in _blob_documents(view, vms_of).items():
+    for (host_id, digest), blob in _blob_documents(view).items():
         documents[keys.wanted(host_id, "blob", digest)] = blob
     return documents
 
@@ -130,14 +130,16 @@ def _network_documents(
     view: View, vms_of: Mapping[str, list[WantedVm]], names: Mapping[str, list[WantedName]]
 ) -> dict[tuple[str, str], WantedNetwork]:
     documents: dict[tuple[str, str], WantedNetwork] = {}
-    for host_id, vms in vms_of.items():
-        for network_id in {nic.network_id for vm in vms for nic in vm.nics}:
-            network = view.networks.get(network_id)
-            if network:
-                members = tuple(names.get(network_id, ()))
-                documents[host_id, network_id] = compose_network(network.value, members)
+    needed = {(host_id, nic.network_id) for host_id, vms in vms_of.items() for vm in vms for nic in vm.nics}
+    for host_id, network_id in needed:
+        network = view.networks.get(network_id)
+        if network:
+            documents[host_id, network_id] = compose_network(network.value, tuple(names.get(network_id, ())))
     for place, old in view.wanted_networks.items():
         if place in documents:
+            continue
+        if place in needed:
+            documents[place] = old.value  # its spec is not there, which is no tombstone
             continue
         seen = view.seen_networks.get(place)
         finished = seen is not None and seen.value.gone and seen.value.wanted_revision >= old.mod_revision
@@ -159,12 +161,11 @@ def compose_network(network: Network, names: tuple[WantedName, ...]) -> WantedNe
     )
 
 
-def _blob_documents(view: View, vms_of: Mapping[str, list[WantedVm]]) -> dict[tuple[str, str], WantedBlob]:
-    """Tombstones for blobs that no image names and no disk of that host stands on."""
+def _blob_documents(view: View) -> dict[tuple[str, str], WantedBlob]:
+    """The cleaner's tombstones, as long as the host has the blob and no image names it again."""
     named = {entry.value.spec.digest for entry in view.images.values()}
-    documents = {}
-    for host_id, report in view.seen_hosts.items():
-        used = {vm.image.digest for vm in vms_of.get(host_id, ())}
-        for digest in set(report.value.images) - named - used:
-            documents[host_id, digest] = WantedBlob(digest, gone=True)
-    return documents
+    return {
+        (host_id, digest): tombstone.value
+        for (host_id, digest), tombstone in view.wanted_blobs.items()
+        if digest not in named and view.has_blob(host_id, digest)
+    }

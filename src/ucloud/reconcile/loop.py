@@ -1,7 +1,8 @@
 """Workers on a queue of keys. An error is logged and the key comes back after a growing delay.
 
-The handler is given a key and nothing else: it reads what is wanted and what is there, acts, reports, and may return
-in how many seconds it wants to be woken without a cause. It must be safe to run again at any time.
+The handler is given a key and nothing else: it reads what is wanted and what is there, acts, reports, and returns in
+how many seconds it wants to be woken without a cause, or None if its key needs no more looking after. It must be safe
+to run again at any time.
 """
 
 from __future__ import annotations
@@ -69,12 +70,6 @@ class Loop:
     def wake(self, key: str, *, delay_s: float = 0.0) -> None:
         self._queue.add(key, delay_s=delay_s)
 
-    def forget(self, key: str) -> None:
-        """The key's object is gone for good."""
-        self._queue.forget(key)
-        with self._lock:
-            self._passes.pop(key, None)
-
     def passes(self) -> dict[str, Pass]:
         with self._lock:
             return dict(self._passes)
@@ -97,15 +92,19 @@ class Loop:
         except Exception as error:
             error_text = f"{type(error).__name__}: {error}"
             logger.exception("%s: pass over %s failed", self.name, key)
-        failures = self._remember(key, started_s, error_text)
+        failures = self._remember(key, started_s, error_text, over=again_s is None)
         self._queue.done(key)
         if error_text:
             again_s = backoff_s(failures)
         if again_s is not None:
             self._queue.add(key, delay_s=again_s)
 
-    def _remember(self, key: str, started_s: float, error_text: str) -> int:
+    def _remember(self, key: str, started_s: float, error_text: str, *, over: bool) -> int:
+        """How often the key has failed in a row. A key that is ``over`` leaves nothing behind."""
         with self._lock:
+            if over and not error_text:
+                self._passes.pop(key, None)
+                return 0
             before = self._passes.get(key)
             failures = (before.failures_in_a_row if before else 0) + 1 if error_text else 0
             duration_s = self._clock.monotonic_s() - started_s

@@ -32,11 +32,6 @@ class WorkQueue:
             heapq.heappush(self._heap, (due_s, key))
             self._condition.notify()
 
-    def forget(self, key: str) -> None:
-        """Drop a wake-up that has not been handed out yet."""
-        with self._condition:
-            self._due_s.pop(key, None)
-
     def take(self, *, timeout_s: float) -> str | None:
         """The key that is due longest, now worked on by the caller; None after ``timeout_s`` or when closed."""
         deadline_s = self._clock.monotonic_s() + timeout_s

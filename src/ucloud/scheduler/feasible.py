@@ -18,7 +18,9 @@ def _alive(_: Resources, host: Candidate) -> str | None:
 
 
 def _reported(_: Resources, host: Candidate) -> str | None:
-    return None if host.reported else "its agent has not reported what the host has"
+    if not host.reported:
+        return "its agent has not reported what the host has"
+    return "its agent has reported nothing for a while" if host.silent else None
 
 
 def _schedulable(_: Resources, host: Candidate) -> str | None:

@@ -9,18 +9,21 @@ import logging
 from dataclasses import dataclass, replace
 
 from ucloud.config import SchedulerSection
+from ucloud.errors import Conflict, StoreError
 from ucloud.model.placement import Placement
 from ucloud.model.vm import Power, Vm
 from ucloud.scheduler.plan import plan_placement
 from ucloud.scheduler.snapshot import Snapshot, build_snapshot, resources_of
 from ucloud.store import keys
-from ucloud.store.api import Compare, Put, Store, Txn, unchanged
+from ucloud.store.api import Committed, Compare, Put, Store, Txn, unchanged
 from ucloud.store.codec import encode
 from ucloud.store.events import event_put
 from ucloud.store.view import Entry, View
 from ucloud.system.clock import Clock
 
 logger = logging.getLogger(__name__)
+
+BUDGET_VALUE = b"{}"  # only its revision counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class Planned:
     placement: Placement
 
 
-def snapshot_of(view: View, settings: SchedulerSection) -> Snapshot:
+def snapshot_of(view: View, settings: SchedulerSection, silent: frozenset[str] = frozenset()) -> Snapshot:
     return build_snapshot(
         revision=view.revision,
         hosts=[entry.value for entry in view.hosts.values()],
@@ -41,12 +44,18 @@ def snapshot_of(view: View, settings: SchedulerSection) -> Snapshot:
         placements=[entry.value for entry in view.placements.values()],
         digests={image_id: entry.value.spec.digest for image_id, entry in view.images.items()},
         settings=settings,
+        silent=silent,
     )
 
 
-def plan_pass(view: View, settings: SchedulerSection, *, at: str) -> tuple[Planned, ...]:
-    """Decisions for all VMs that need one, oldest first, each seeing the claims of those before it."""
-    snapshot = snapshot_of(view, settings)
+def plan_pass(
+    view: View, settings: SchedulerSection, *, at: str, silent: frozenset[str] = frozenset()
+) -> tuple[Planned, ...]:
+    """Decisions for all VMs that need one, oldest first, each seeing the claims of those before it.
+
+    ``silent`` are the hosts whose agents have reported nothing for a while.
+    """
+    snapshot = snapshot_of(view, settings, silent)
     planned = []
     for vm in sorted(view.vms.values(), key=lambda entry: (entry.value.meta.created_at, entry.value.meta.id)):
         previous = view.placements.get(vm.value.meta.id)
@@ -87,23 +96,67 @@ def _claim(snapshot: Snapshot, before: Placement | None, after: Placement) -> Sn
     return snapshot.with_claim(after.host_id, amount)
 
 
-def commit_pass(store: Store, planned: tuple[Planned, ...], *, leader: Compare, clock: Clock) -> int:
-    """Write each decision if its VM and placement are still as they were. Returns the last revision."""
+def commit_pass(
+    store: Store, planned: tuple[Planned, ...], *, view_revision: int, leader: Compare, clock: Clock
+) -> int:
+    """Write each decision if its VM, its placement and its host's budget are as they were. The last revision."""
+    budgets = Budgets(store, view_revision)
     revision = 0
     for plan in planned:
         vm_id = plan.vm.value.meta.id
-        key = keys.placement(vm_id)
-        compares = (
-            leader,
-            unchanged(plan.vm.key, plan.vm.mod_revision),
-            unchanged(key, plan.previous.mod_revision if plan.previous else 0),
-        )
-        writes = [Put(key, encode(plan.placement)), *_events(plan, clock)]
-        committed = store.commit(Txn(compares, tuple(writes)))
+        try:
+            committed = _commit(store, plan, budgets, leader, clock)
+        except (StoreError, Conflict) as error:
+            logger.warning("vm %s: %s", vm_id, error.message)
+            continue
         revision = committed.revision
         outcome = plan.placement.decision.reason if committed.ok else "changed meanwhile, decided again"
         logger.info("vm %s: %s", vm_id, outcome)
     return revision
+
+
+def _commit(store: Store, plan: Planned, budgets: Budgets, leader: Compare, clock: Clock) -> Committed:
+    key = keys.placement(plan.vm.value.meta.id)
+    compares = [
+        leader,
+        unchanged(plan.vm.key, plan.vm.mod_revision),
+        unchanged(key, plan.previous.mod_revision if plan.previous else 0),
+    ]
+    writes = [Put(key, encode(plan.placement)), *_events(plan, clock)]
+    host_id = plan.placement.host_id
+    if host_id:
+        compares.append(budgets.compare(host_id))
+        writes.append(Put(keys.budget(host_id), BUDGET_VALUE))
+    committed = store.commit(Txn(tuple(compares), tuple(writes)))
+    if committed.ok and host_id:
+        budgets.written(host_id, committed.revision)
+    return committed
+
+
+class Budgets:
+    """Law 12: what a host can hold is a sum over placements, made safe by a key that each of them rewrites.
+
+    A budget that was written after the view was taken means placements that the view does not know.
+    """
+
+    def __init__(self, store: Store, view_revision: int) -> None:
+        self._store = store
+        self._view_revision = view_revision
+        self._revisions: dict[str, int] = {}
+
+    def compare(self, host_id: str) -> Compare:
+        """Holds if nobody has placed anything on the host since the view. Raises Conflict if somebody has."""
+        key = keys.budget(host_id)
+        if host_id not in self._revisions:
+            item = self._store.get(key)
+            revision = item.mod_revision if item else 0
+            if revision > self._view_revision:
+                raise Conflict(f"failed to place on {host_id}: somebody else did meanwhile; decided again")
+            self._revisions[host_id] = revision
+        return unchanged(key, self._revisions[host_id])
+
+    def written(self, host_id: str, revision: int) -> None:
+        self._revisions[host_id] = revision
 
 
 def _events(plan: Planned, clock: Clock) -> list[Put]:

@@ -32,13 +32,17 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One host as the rules see it. ``capacity`` is what may be claimed, ``claimed`` what is."""
+    """One host as the rules see it. ``capacity`` is what may be claimed, ``claimed`` what is.
+
+    ``silent``: its agent has reported nothing for a while.
+    """
 
     host_id: str
     name: str
     schedulable: bool
     alive: bool
     reported: bool
+    silent: bool
     pool_full: bool
     images: frozenset[str]
     capacity: Resources
@@ -81,15 +85,16 @@ def build_snapshot(
     placements: Iterable[Placement],
     digests: Mapping[str, str],
     settings: SchedulerSection,
+    silent: frozenset[str] = frozenset(),
 ) -> Snapshot:
-    """``seen`` by host id; ``alive`` are the host ids with a life sign."""
+    """``seen`` by host id; ``alive`` are the host ids with a life sign, ``silent`` those whose agents are."""
     claimed: dict[str, Resources] = {}
     for placement in placements:
         if placement.host_id:
             before = claimed.get(placement.host_id, Resources())
             claimed[placement.host_id] = before.plus(resources_of(placement))
     candidates = {
-        host.meta.id: _candidate(host, seen.get(host.meta.id), alive, claimed, settings)
+        host.meta.id: _candidate(host, seen.get(host.meta.id), alive, silent, claimed, settings)
         for host in hosts
         if not host.meta.deleted_at
     }
@@ -100,6 +105,7 @@ def _candidate(
     host: Host,
     report: SeenHost | None,
     alive: frozenset[str],
+    silent: frozenset[str],
     claimed: Mapping[str, Resources],
     settings: SchedulerSection,
 ) -> Candidate:
@@ -110,6 +116,7 @@ def _candidate(
         schedulable=host.spec.schedulable,
         alive=host_id in alive,
         reported=report is not None,
+        silent=host_id in silent,
         pool_full=report is not None and report.pool_full,
         images=frozenset(report.images) if report else frozenset(),
         capacity=_capacity(report, settings) if report else Resources(),

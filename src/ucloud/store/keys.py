@@ -79,6 +79,11 @@ def noun_and_id(key: str) -> tuple[str, str]:
     return noun, object_id
 
 
+def is_about_vms(key: str) -> bool:
+    """Whether the key holds a VM's spec, placement or wanted document."""
+    return key.startswith((specs("vm"), placements())) or (key.startswith(wanted_all()) and "/vm/" in key)
+
+
 def seen_all() -> str:
     return f"{ROOT}seen/"
 

@@ -57,10 +57,29 @@ class View:
     seen_hosts: Entries[SeenHost] = field(default_factory=dict)
     locks: OnHosts[RunLock] = field(default_factory=dict)
 
+    def has_blob(self, host_id: str, digest: str) -> bool:
+        """Whether the host's last report names the blob."""
+        report = self.seen_hosts.get(host_id)
+        return report is not None and digest in report.value.images
+
     def blob_sources(self, digest: str) -> tuple[str, ...]:
         """The doors of the hosts that have this blob."""
         reports = (entry.value for entry in self.seen_hosts.values())
         return tuple(sorted(report.door for report in reports if digest in report.images))
+
+
+@dataclass(frozen=True, slots=True)
+class Doubts:
+    """What cannot be concluded because some stored values could not be read (law 5). ``broken`` are their keys."""
+
+    broken: frozenset[str] = frozenset()
+
+    def about(self, noun: str, object_id: str) -> bool:
+        """Whether an end of this object could rest on an unreadable value.
+
+        A VM depends on what is stored about itself; everything else also on all VMs, which are its users.
+        """
+        return any(key.endswith(f"/{object_id}") or (noun != "vm" and keys.is_about_vms(key)) for key in self.broken)
 
 
 PREFIXES = (

@@ -9,17 +9,19 @@ import pytest
 
 from tests.unit import samples
 from tests.unit.world import World
-from ucloud.compose.apply import plan_changes
+from ucloud.compose.apply import BATCH_BYTES, batches, plan_changes
 from ucloud.compose.cleaner import plan_cleaning
 from ucloud.compose.documents import compose_documents
 from ucloud.config import SchedulerSection
 from ucloud.model.seen import GuestState
 from ucloud.model.vm import Power, Vm
-from ucloud.scheduler.passes import plan_pass
+from ucloud.scheduler.passes import commit_pass, plan_pass
 from ucloud.store import keys
 from ucloud.store.api import created_at
 from ucloud.store.claims import claims_of
 from ucloud.store.codec import encode
+from ucloud.store.view import View
+from ucloud.system.clock import SystemClock
 
 
 @pytest.fixture
@@ -137,12 +139,60 @@ def test_a_deleted_image_waits_for_its_users(world: World) -> None:
     assert "image-1" in world.run_pass().images
 
 
-def test_a_blob_that_nothing_names_gets_a_tombstone(world: World) -> None:
-    world.put(replace(samples.SEEN_HOST, images=(samples.DIGEST, "cd" * 32)))
-    view = world.run_pass()
-    assert set(view.wanted_blobs) == {("host-1", "cd" * 32)}
-    world.put(samples.SEEN_HOST)
+def test_the_end_of_an_image_is_the_sign_for_its_blob(world: World) -> None:
     assert not world.run_pass().wanted_blobs
+    world.put(replace(samples.IMAGE, meta=replace(samples.IMAGE.meta, deleted_at=samples.AT)))
+    view = world.run_pass()
+    assert set(view.wanted_blobs) == {("host-1", samples.DIGEST)}
+    world.put(replace(samples.SEEN_HOST, images=()))
+    assert not world.run_pass().wanted_blobs
+
+
+def test_a_blob_that_no_image_names_is_left_alone(world: World) -> None:
+    """Absence is no tombstone: a restored backup may not know an image that is there."""
+    world.delete(keys.spec("image", "image-1"))
+    assert not world.run_pass().wanted_blobs
+
+
+def test_a_blob_that_another_image_names_stays(world: World) -> None:
+    other = replace(samples.IMAGE, meta=samples.meta("image-2", "other"))
+    world.put(other, replace(samples.IMAGE, meta=replace(samples.IMAGE.meta, deleted_at=samples.AT)))
+    view = world.run_pass()
+    assert set(view.images) == {"image-2"}
+    assert not view.wanted_blobs
+
+
+def test_documents_too_large_for_one_request_are_written_in_several(world: World) -> None:
+    """etcd refuses requests over 1.5 MiB; one pass must not build one of them, nor stop at one."""
+    for number in range(30):
+        world.write(keys.secret_user_data_source(f"vm-{number}"), b"x" * 65_536)
+        world.put(samples.vm(number, user_data_bytes=65_536, cpus=0, memory_mib=1, disk_gib=0))
+    view = world.run_pass()
+    assert len(view.wanted_vms) == 30
+    sizes = [
+        sum(len(encode(change.document)) for change in batch if change.document)
+        for batch in batches(plan_changes(View(1), compose_documents(view)))
+    ]
+    assert max(sizes) <= BATCH_BYTES
+
+
+def test_a_view_that_does_not_know_the_last_placements_writes_none(world: World) -> None:
+    """Two leaders, one of them behind, must not give one host to both (law 12)."""
+    world.put(samples.vm(1))
+    view = world.view()
+    world.run_pass()
+    world.put(samples.vm(2))
+    late = plan_pass(replace(world.view(), revision=view.revision, placements={}), SchedulerSection(), at=samples.AT)
+    planned = tuple(one for one in late if one.vm.value.meta.id == "vm-2")
+    leader = world.election.guard()
+    commit_pass(world.store, planned, view_revision=view.revision, leader=leader, clock=SystemClock())
+    assert "vm-2" not in world.view().placements
+
+
+def test_a_host_with_a_silent_agent_gets_nothing_new(world: World) -> None:
+    world.put(samples.VM)
+    planned = plan_pass(world.view(), SchedulerSection(), at=samples.AT, silent=frozenset({"host-1"}))
+    assert "reported nothing" in planned[0].placement.decision.reason
 
 
 def test_a_placement_elsewhere_makes_a_tombstone_of_the_old_document(world: World) -> None:
@@ -177,11 +227,20 @@ def test_absence_ends_nothing(world: World) -> None:
         assert not world.run_pass().wanted_vms["host-1", "vm-1"].value.gone
 
 
-def test_an_unreadable_value_ends_nothing(world: World) -> None:
+def test_an_unreadable_value_ends_nothing_that_may_depend_on_it(world: World) -> None:
     world.put(samples.VM)
     world.run_pass()
-    world.put(deleted(samples.VM), replace(samples.NETWORK, meta=replace(samples.NETWORK.meta, deleted_at=samples.AT)))
+    world.put(replace(samples.IMAGE, meta=replace(samples.meta("image-2", "free"), deleted_at=samples.AT)))
     world.write(keys.spec("vm", "vm-9"), b"broken")
-    view = world.run_pass()
-    assert not view.wanted_vms["host-1", "vm-1"].value.gone
-    assert "network-1" in view.networks
+    assert "image-2" in world.run_pass().images, "vm-9 may use it"
+    world.put(deleted(samples.VM))
+    assert world.run_pass().wanted_vms["host-1", "vm-1"].value.gone, "its own end depends on nothing unreadable"
+    world.delete(keys.spec("vm", "vm-9"))
+    assert "image-2" not in world.run_pass().images
+
+
+def test_a_network_without_a_spec_is_kept_while_a_vm_needs_it(world: World) -> None:
+    world.put(samples.VM)
+    world.run_pass()
+    world.delete(keys.spec("network", "network-1"))
+    assert not world.run_pass().wanted_networks["host-1", "network-1"].value.gone

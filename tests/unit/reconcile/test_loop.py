@@ -46,7 +46,15 @@ def test_an_error_is_retried_and_told(loops: list[Loop]) -> None:
     loop = start(loops, handler)
     loop.wake("vm-1")
     assert done.wait(10)
-    assert loop.passes().keys() == {"vm-1"}
+
+
+def test_a_key_that_is_over_leaves_nothing_behind(loops: list[Loop]) -> None:
+    done = threading.Event()
+    loop = start(loops, lambda _: done.set())
+    loop.wake("vm-1")
+    assert done.wait(10)
+    loop.stop()
+    assert loop.passes() == {}
 
 
 def test_a_mistake_in_the_handler_does_not_end_the_worker(loops: list[Loop]) -> None:
@@ -70,12 +78,13 @@ def test_workers_share_keys_but_never_one_key(loops: list[Loop]) -> None:
     both = threading.Barrier(2, timeout=10)
     overlaps = []
 
-    def handler(key: str) -> None:
+    def handler(key: str) -> float:
         if key in inside:
             overlaps.append(key)
         inside.append(key)
         both.wait()
         inside.remove(key)
+        return 60.0
 
     loop = start(loops, handler, workers=2)
     finished = threading.Event()

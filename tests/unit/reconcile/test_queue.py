@@ -56,13 +56,6 @@ def test_a_wake_up_while_working_comes_back_after_done() -> None:
     assert take(queue) == "a"
 
 
-def test_forgetting_drops_what_waits() -> None:
-    queue = WorkQueue(ManualClock())
-    queue.add("a")
-    queue.forget("a")
-    assert take(queue) is None
-
-
 def test_closing_ends_waiting_takers() -> None:
     queue = WorkQueue(SystemClock())
     ended = threading.Event()

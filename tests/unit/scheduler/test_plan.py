@@ -27,6 +27,7 @@ def candidate(number: int = 1, **fields: object) -> Candidate:
         schedulable=True,
         alive=True,
         reported=True,
+        silent=False,
         pool_full=False,
         images=frozenset(),
         capacity=Resources(16, 16384, 100),
@@ -44,6 +45,7 @@ def snapshot(*candidates: Candidate) -> Snapshot:
     [
         ("alive", {"alive": False}),
         ("reported", {"reported": False}),
+        ("reported", {"silent": True}),
         ("schedulable", {"schedulable": False}),
         ("pool", {"pool_full": True}),
         ("cpus", {"claimed": Resources(cpus=15)}),
