@@ -22,13 +22,14 @@ PARTS_AGE_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class HostPass:
-    """``dropped`` tells the digests whose tombstones stand in this host's wanted documents."""
+    """``dropped`` tells the digests whose tombstones stand in the wanted documents, ``needed`` those that VMs need."""
 
     host: HostSection
     hypervisor: Hypervisor
     pool: DirectoryPool
     reports: Reports
     dropped: Callable[[], frozenset[str]]
+    needed: Callable[[], frozenset[str]]
     clock: Clock
 
     def run(self, _: str) -> float:
@@ -45,7 +46,7 @@ class HostPass:
         deletable = plan_collection(
             self.pool.list_blobs(),
             dropped_digests=dropped,
-            wanted_digests=frozenset(),
+            wanted_digests=self.needed(),
             in_use_digests=self.pool.blobs_in_use(),
         )
         for blob in deletable:

@@ -44,11 +44,16 @@ class Locks:
             raise Conflict(f"failed to lock vm {vm_id}: placement or life sign changed meanwhile", code="lock_lost")
 
     def release(self, vm_id: str) -> None:
-        """Give the lock back, after the process was reaped; nothing happens if it is not held."""
+        """Give the lock back, after the process was reaped; nothing happens if it is not held.
+
+        Raises Conflict if somebody else changed it meanwhile.
+        """
         key = keys.lock(self.host_id, vm_id)
         held = self.store.get(key)
-        if held is not None:
-            self.store.commit(Txn((unchanged(key, held.mod_revision),), (Delete(key),)))
+        if held is None:
+            return
+        if not self.store.commit(Txn((unchanged(key, held.mod_revision),), (Delete(key),))).ok:
+            raise Conflict(f"failed to release the lock of vm {vm_id}: it changed meanwhile", code="lock_lost")
 
     def held(self) -> frozenset[str]:
         """The ids of the VMs whose locks this host holds."""

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from ucloud.agent.blobs import blob_opener
+from ucloud.agent.blobs import BlobPasses, blob_opener
 from ucloud.agent.door import Door
 from ucloud.agent.host import HostPass
 from ucloud.agent.networks import NetworkPasses
@@ -34,6 +34,7 @@ from ucloud.system.clock import SystemClock
 logger = logging.getLogger(__name__)
 
 VM_WORKERS = 4
+BLOB_WORKERS = 2
 _HOST = "host"
 
 
@@ -75,8 +76,7 @@ class Agent:
             metadata=metadata,
             pool=pool,
             guard=self._guard,
-            wishes=self._wishes.nics_and_networks,
-            open_blob=blob_opener(config),
+            wishes=self._wishes,
         )
         networks = NetworkPasses(
             network,
@@ -87,6 +87,14 @@ class Agent:
             on_ready=self._network_ready,
             clock=clock,
         )
+        blobs = BlobPasses(
+            pool,
+            find=self._wishes.image,
+            opener=blob_opener(config),
+            on_ready=self._blob_ready,
+            wake=lambda digest: self._blobs.wake(digest),
+            clock=clock,
+        )
         self._watcher = GuestWatcher(lambda vm_id: self._vms.wake(vm_id))
         vms = VmPasses(
             self._hypervisor,
@@ -94,11 +102,21 @@ class Agent:
             self._reports,
             find=self._wishes.vm,
             is_ready=networks.is_ready,
+            why_missing=blobs.why_missing,
             watcher=self._watcher,
             clock=clock,
         )
-        hosts = HostPass(host, self._hypervisor, pool, self._reports, dropped=self._wishes.dropped, clock=clock)
+        hosts = HostPass(
+            host,
+            self._hypervisor,
+            pool,
+            self._reports,
+            dropped=self._wishes.dropped,
+            needed=self._wishes.wanted_digests,
+            clock=clock,
+        )
         self._vms = Loop("vms", vms.run, clock=clock, workers=VM_WORKERS)
+        self._blobs = Loop("blobs", blobs.run, clock=clock, workers=BLOB_WORKERS)
         self._networks = Loop("networks", networks.run, clock=clock)
         self._hosts = Loop("host", hosts.run, clock=clock)
         self._door = Door(config)
@@ -113,13 +131,13 @@ class Agent:
             return
         self._reports.load()
         self._resources.load()
-        for loop in (self._networks, self._vms, self._hosts):
+        for loop in (self._networks, self._blobs, self._vms, self._hosts):
             loop.start()
         self._wake_all()
         logger.info("agent of %s is ready", self._config.host.id)
 
     def stop(self) -> None:
-        for loop in (self._vms, self._networks, self._hosts):
+        for loop in (self._vms, self._blobs, self._networks, self._hosts):
             loop.stop()
         self._watcher.close()
         self._cache.stop()
@@ -146,4 +164,9 @@ class Agent:
 
     def _network_ready(self, network_id: str) -> None:
         for vm_id in self._wishes.vms_in(network_id):
+            self._vms.wake(vm_id)
+
+    def _blob_ready(self, digest: str) -> None:
+        self._hosts.wake(_HOST)  # so that others hear soon that it is here, too
+        for vm_id in self._wishes.vms_on(digest):
             self._vms.wake(vm_id)

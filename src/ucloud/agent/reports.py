@@ -8,7 +8,7 @@ from dataclasses import replace
 from ucloud.errors import Conflict, StoreError
 from ucloud.model.seen import SeenHost, SeenNetwork, SeenVm
 from ucloud.store import keys
-from ucloud.store.api import Delete, Put, Store, Txn, unchanged
+from ucloud.store.api import Delete, Item, Put, Store, Txn, unchanged
 from ucloud.store.codec import decode, encode
 
 Report = SeenVm | SeenNetwork | SeenHost
@@ -28,11 +28,7 @@ class Reports:
     def load(self) -> None:
         """Read what an earlier agent of this host has written."""
         for item in self._store.list(keys.seen_of(self._host_id)).items:
-            try:
-                report = decode(item.value)
-            except StoreError:
-                report = None  # unreadable: overwritten by the next report
-            self._known[item.key] = (report, item.mod_revision)
+            self._known[item.key] = (_decode(item), item.mod_revision)
 
     def vm(self, vm_id: str) -> SeenVm | None:
         report = self._known.get(keys.seen(self._host_id, "vm", vm_id), (None, 0))[0]
@@ -70,9 +66,13 @@ class Reports:
         key = keys.seen(self._host_id, noun, object_id)
         with self._lock:
             known = self._known.get(key)
-        if known and self._store.commit(Txn((unchanged(key, known[1]),), (Delete(key),))).ok:
-            with self._lock:
-                self._known.pop(key, None)
+        if known is None:
+            return
+        if not self._store.commit(Txn((unchanged(key, known[1]),), (Delete(key),))).ok:
+            self._read_again(key)
+            raise Conflict(f"failed to remove report {key}: it changed meanwhile", code="report_lost")
+        with self._lock:
+            self._known.pop(key, None)
 
     def _write(self, key: str, report: Report) -> bool:
         with self._lock:
@@ -91,4 +91,16 @@ class Reports:
         """After a lost write (an earlier one whose answer never came): the next pass compares with what is there."""
         item = self._store.get(key)
         with self._lock:
-            self._known[key] = (None, item.mod_revision if item else 0)
+            if item is None:
+                self._known.pop(key, None)
+            else:
+                self._known[key] = (_decode(item), item.mod_revision)
+
+
+def _decode(item: Item) -> Report | None:
+    """None for an unreadable report: the next one overwrites it."""
+    try:
+        report: Report = decode(item.value)
+    except StoreError:
+        return None
+    return report

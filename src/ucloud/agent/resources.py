@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from collections.abc import Iterator
+from typing import Protocol
 
 from ucloud.agent.locks import Locks
 from ucloud.config import HostSection
@@ -22,18 +22,22 @@ from ucloud.metadata.room import MetadataRoom
 from ucloud.model.wanted import WantedNetwork, WantedNic, WantedVm
 from ucloud.network.room import NetworkRoom
 from ucloud.storage.directory_pool import DirectoryPool
-from ucloud.storage.fetch import fetch_blob
 from ucloud.store import keys
 from ucloud.store.api import Store
 
 GIB = 2**30
-BLOB_LIMIT_BYTES = 1024 * GIB
 
-Wishes = Callable[[], tuple[list[WantedNic], list[WantedNetwork]]]
+
+class Wishes(Protocol):
+    """What all NICs and networks are that this host shall carry now."""
+
+    def nics_and_networks(self) -> tuple[list[WantedNic], list[WantedNetwork]]: ...
+
+    def forget_nics(self, vm_id: str) -> None: ...
 
 
 class HostResources:
-    """``wishes`` tells all NICs and networks that this host shall carry now; ``open_blob`` asks another host."""
+    """Of the VMs of one host; safe to use from several threads, for different VMs."""
 
     def __init__(
         self,
@@ -46,7 +50,6 @@ class HostResources:
         pool: DirectoryPool,
         guard: GuardClient,
         wishes: Wishes,
-        open_blob: Callable[[str], BinaryIO],
     ) -> None:
         self._store = store
         self._host = host
@@ -56,10 +59,8 @@ class HostResources:
         self._pool = pool
         self._guard = guard
         self._wishes = wishes
-        self._open_blob = open_blob
         self._locks = Locks(store, host.id)
         self._held: set[str] = set()
-        self._blobs = threading.Lock()
         self._rules = threading.Lock()
 
     def load(self) -> None:
@@ -70,8 +71,8 @@ class HostResources:
     def prepared(self, wanted: WantedVm, *, uid: int) -> Iterator[Resources]:
         """Everything for one start; the taps' descriptors are closed at the end, QEMU has its own by then."""
         incarnation = self._guard.hello().incarnation
+        self._held.add(wanted.vm_id)  # before: an answer that never comes may still be a lock
         self._locks.take(wanted.vm_id, generation=wanted.generation, incarnation=incarnation)
-        self._held.add(wanted.vm_id)
         disk = self._ensure_disk(wanted, uid)
         self.write_documents(wanted)
         with contextlib.ExitStack() as stack:
@@ -98,7 +99,7 @@ class HostResources:
         One at a time, so that no older list of wishes is applied last: a NIC that is not in the list is mute.
         """
         with self._rules:
-            nics, networks = self._wishes()
+            nics, networks = self._wishes.nics_and_networks()
             self._firewall.ensure(nics, networks)
 
     def release_lock(self, vm_id: str) -> None:
@@ -108,9 +109,13 @@ class HostResources:
             self._held.discard(vm_id)
 
     def remove(self, wanted: WantedVm) -> None:
-        """Take away all that was made for a VM, whose process has ended. Only for its tombstone."""
+        """Take away all that was made for a VM, whose process has ended. Only for its tombstone.
+
+        Before the VM's files go: with them its uid becomes free, and nothing of that uid may be left by then.
+        """
         for nic in wanted.nics:
             self._network.remove_nic(nic.id)
+        self._wishes.forget_nics(wanted.vm_id)
         self._metadata.remove_vm_documents(wanted.vm_id)
         if not wanted.keep_disk:
             self._pool.delete_volume(wanted.vm_id)
@@ -122,17 +127,6 @@ class HostResources:
 
     def _ensure_disk(self, wanted: WantedVm, uid: int) -> Disk:
         image = wanted.image
-        with self._blobs:  # of two VMs with one image, one fetches it
-            if not self._pool.has_blob(image.digest, image.format):
-                fetch_blob(
-                    self._pool,
-                    image.digest,
-                    image.format,
-                    sources=[f"{door}/blobs/{image.digest}" for door in image.sources],
-                    opener=self._open_blob,
-                    max_bytes=BLOB_LIMIT_BYTES,
-                    progress=lambda _: None,
-                )
         size_bytes = wanted.disk_gib * GIB
         self._pool.ensure_volume(
             wanted.vm_id, image_digest=image.digest, image_format=image.format, size_bytes=size_bytes, uid=uid

@@ -10,11 +10,11 @@ from ucloud.agent.reports import Reports
 from ucloud.agent.resources import HostResources
 from ucloud.errors import Error
 from ucloud.hypervisor.api import Hypervisor
-from ucloud.hypervisor.plan import Now, ObservedVm, Plan, Start, plan_vm
+from ucloud.hypervisor.plan import Now, ObservedVm, Plan, Remove, Start, plan_vm
 from ucloud.hypervisor.seen import summarise
 from ucloud.hypervisor.watcher import GuestWatcher
 from ucloud.model.seen import GuestState, SeenVm
-from ucloud.model.wanted import WantedVm
+from ucloud.model.wanted import WantedImage, WantedVm
 from ucloud.store.view import Entry
 from ucloud.system.clock import Clock, format_time
 
@@ -28,13 +28,17 @@ _RESTS = (GuestState.STOPPED, GuestState.CRASHED, GuestState.GONE)
 
 @dataclass(frozen=True, slots=True)
 class VmPasses:
-    """``find`` gives the wanted document of a VM; ``is_ready`` tells whether a network is carried by this host."""
+    """``find`` gives the wanted document of a VM; ``is_ready`` tells whether this host carries a network.
+
+    ``why_missing`` says why an image's blob is not here yet, "" if it is.
+    """
 
     hypervisor: Hypervisor
     resources: HostResources
     reports: Reports
     find: Callable[[str], Entry[WantedVm] | None]
     is_ready: Callable[[str], bool]
+    why_missing: Callable[[WantedImage], str]
     watcher: GuestWatcher
     clock: Clock
 
@@ -49,6 +53,9 @@ class VmPasses:
         except Error as error:
             self._report_failure(vm_id, entry, error)
             raise
+        if entry is None and observed.process is None and not observed.has_files and not observed.unknown:
+            self.reports.forget("vm", vm_id)  # nobody wants it and nothing is left of it
+            return None
         self._report(plan, observed, entry)
         told = self._watch(observed)
         if plan.state is GuestState.UNKNOWN:
@@ -73,10 +80,9 @@ class VmPasses:
             plan = plan_vm(wanted, observed, self._now())
             if plan.action is None:
                 break
-            missing = self._missing_networks(wanted) if isinstance(plan.action, Start) else ()
+            missing = self._why_not_yet(wanted) if isinstance(plan.action, Start) else ""
             if missing:
-                reason = f"waits for network {', '.join(missing)} on this host"
-                return replace(plan, state=GuestState.PREPARING, reason=reason, action=None), observed
+                return replace(plan, state=GuestState.PREPARING, reason=missing, action=None), observed
             logger.info("vm %s: %s (%s)", vm_id, type(plan.action).__name__.lower(), plan.reason or plan.state)
             self._act(vm_id, wanted, plan)
         return plan, observed
@@ -87,26 +93,31 @@ class VmPasses:
             with self.resources.prepared(wanted, uid=uid) as resources:
                 self.hypervisor.start(wanted, plan.action, resources, self._now())
         elif plan.action is not None:
+            if isinstance(plan.action, Remove) and wanted:
+                self.resources.remove(wanted)
             self.hypervisor.apply(vm_id, plan.action, self._now())
 
     def _settle(self, wanted: WantedVm, plan: Plan) -> None:
         """What follows from a rest: documents of a running guest are fresh, nothing is left of one that is gone."""
         if plan.state is GuestState.GONE:
-            self.resources.remove(wanted)
+            self.resources.remove(wanted)  # also where there never were files of the VM itself
         elif plan.state in (GuestState.RUNNING, GuestState.PAUSED):
             self.resources.write_documents(wanted)
         if plan.state in _RESTS:
             self.resources.release_lock(wanted.vm_id)
 
-    def _missing_networks(self, wanted: WantedVm | None) -> tuple[str, ...]:
-        networks = sorted({nic.network_id for nic in wanted.nics}) if wanted else []
-        return tuple(network_id for network_id in networks if not self.is_ready(network_id))
+    def _why_not_yet(self, wanted: WantedVm | None) -> str:
+        """What a start has to wait for, "" for nothing. Whoever makes it ready wakes the VM."""
+        if wanted is None:
+            return ""
+        networks = sorted({nic.network_id for nic in wanted.nics})
+        missing = [network_id for network_id in networks if not self.is_ready(network_id)]
+        if missing:
+            return f"waits for network {', '.join(missing)} on this host"
+        return self.why_missing(wanted.image)
 
     def _report(self, plan: Plan, observed: ObservedVm, entry: Entry[WantedVm] | None) -> None:
         vm_id = observed.vm_id
-        if entry is None and plan.state is GuestState.STOPPED and not observed.has_files:
-            self.reports.forget("vm", vm_id)  # nobody wants it and nothing is left of it
-            return
         report = summarise(
             plan,
             observed,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from ucloud.errors import DeadlineExceeded, StoreError
-from ucloud.model.wanted import WantedBlob, WantedNetwork, WantedNic, WantedVm
+from ucloud.model.wanted import WantedBlob, WantedImage, WantedNetwork, WantedNic, WantedVm
 from ucloud.store.cache import Cache
 from ucloud.store.view import Entry, View, build_view
 
@@ -23,6 +23,7 @@ class Wishes:
         self._cache = cache
         self._lock = threading.Lock()
         self._view = View(0)
+        self._nics: dict[str, tuple[WantedNic, ...]] = {}
 
     def wait_until_read(self, stopping: threading.Event) -> None:
         """Return when the documents were read once, or at ``stopping``."""
@@ -50,15 +51,36 @@ class Wishes:
         return tuple(e.value.vm_id for e in entries if any(nic.network_id == network_id for nic in e.value.nics))
 
     def nics_and_networks(self) -> tuple[list[WantedNic], list[WantedNetwork]]:
-        """What the firewall must know: also NICs of VMs that are going, until they are gone.
+        """What the firewall must know: also NICs of VMs that are going, or whose document vanished, until
+        ``forget_nics``: a document that is not there is no wish to cut a guest off.
 
         Raises StoreError if a document cannot be read: a NIC left out would be cut off.
         """
         if broken := self._cache.snapshot().broken:
             raise StoreError(f"failed to read what this host shall carry: {', '.join(sorted(broken))}")
         view = self._current()
-        nics = [nic for entry in view.wanted_vms.values() for nic in entry.value.nics]
+        with self._lock:
+            self._nics.update({vm_id: entry.value.nics for (_, vm_id), entry in view.wanted_vms.items()})
+            nics = [nic for of_vm in self._nics.values() for nic in of_vm]
         return nics, [entry.value for entry in view.wanted_networks.values()]
+
+    def forget_nics(self, vm_id: str) -> None:
+        """Nothing of the VM is left here, so its NICs need no rules any more."""
+        with self._lock:
+            self._nics.pop(vm_id, None)
+
+    def image(self, digest: str) -> WantedImage | None:
+        """The image with this blob that some VM here is to run on."""
+        vms = (entry.value for entry in self._current().wanted_vms.values())
+        return next((vm.image for vm in vms if vm.image.digest == digest and not vm.gone), None)
+
+    def vms_on(self, digest: str) -> tuple[str, ...]:
+        entries = self._current().wanted_vms.values()
+        return tuple(entry.value.vm_id for entry in entries if entry.value.image.digest == digest)
+
+    def wanted_digests(self) -> frozenset[str]:
+        """The blobs below the disks of this host's VMs."""
+        return frozenset(entry.value.image.digest for entry in self._current().wanted_vms.values())
 
     def dropped(self) -> frozenset[str]:
         blobs: list[WantedBlob] = [entry.value for entry in self._current().wanted_blobs.values()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -30,6 +30,7 @@ class Shelf:
 
     done: list[str] = field(default_factory=list)
     broken: str = ""
+    on_remove: Callable[[], None] | None = None
 
     @contextlib.contextmanager
     def prepared(self, wanted: WantedVm, *, uid: int) -> Iterator[Resources]:
@@ -43,6 +44,8 @@ class Shelf:
         self.done.append("documents")
 
     def remove(self, wanted: WantedVm) -> None:
+        if self.on_remove:
+            self.on_remove()
         self.done.append("removed")
 
     def release_lock(self, vm_id: str) -> None:
@@ -58,6 +61,7 @@ class Host:
         self.wanted: WantedVm | None = samples.WANTED_VM
         self.revision = 1
         self.ready = True
+        self.missing = ""
         self.watcher = GuestWatcher(lambda _: None)
 
     def run(self) -> float | None:
@@ -67,6 +71,7 @@ class Host:
             self.reports,
             find=lambda _: Entry("key", self.wanted, self.revision) if self.wanted else None,
             is_ready=lambda _: self.ready,
+            why_missing=lambda _: self.missing,
             watcher=self.watcher,
             clock=self.clock,
         )
@@ -109,6 +114,21 @@ def test_it_waits_for_its_network_and_says_so(host: Host) -> None:
     assert host.machine.starts == []
     assert host.report.state is GuestState.PREPARING
     assert "network-1" in host.report.reason
+
+
+def test_it_waits_for_its_image_and_says_how_far_that_is(host: Host) -> None:
+    host.missing = "its image is being fetched: 5 MiB so far"
+    host.run()
+    assert host.machine.starts == []
+    assert (host.report.state, host.report.reason) == (GuestState.PREPARING, host.missing)
+
+
+def test_disk_and_taps_go_before_the_files_that_keep_the_uid(host: Host) -> None:
+    host.run()
+    host.wish(gone=True)
+    host.shelf.on_remove = lambda: host.shelf.done.append("uid kept" if host.machine.machines else "uid free")
+    host.run()
+    assert host.shelf.done.index("uid kept") < host.shelf.done.index("released")
 
 
 def test_a_failure_is_reported_with_its_reason_and_the_next_pass_mends_it(host: Host) -> None:
@@ -162,7 +182,7 @@ def test_an_old_report_goes_when_nothing_is_left_and_nobody_asks(host: Host) -> 
     host.wish(gone=True)
     host.run()
     host.wanted = None
-    host.run()
+    assert host.run() is None, "and it is not looked after any more"
     assert host.reports.vm("vm-1") is None
 
 
