@@ -28,11 +28,11 @@ from ucloud.hypervisor.qemu import open_hypervisor
 from ucloud.hypervisor.record import End
 from ucloud.hypervisor.resources import Disk, DiskLayer, Resources
 from ucloud.hypervisor.seen import summarise
-from ucloud.hypervisor.unix_socket import connect_unix
 from ucloud.model.seen import GuestState
 from ucloud.model.vm import Power, Restart
 from ucloud.model.wanted import WantedNic, WantedVm
 from ucloud.system.clock import SystemClock
+from ucloud.system.unix_socket import connect_unix
 
 
 class Rig(Protocol):

@@ -69,7 +69,7 @@ class Cloud:
             time.sleep(0.5)
 
     def pid(self, name: str) -> int:
-        return int((self.directory / "run" / f"{name}.process").read_text())
+        return int((self.directory / "run" / f"{name}.process").read_text().split()[0])
 
     def kill(self, name: str) -> None:
         """kill -9 of one process; the supervisor starts it again."""

@@ -12,11 +12,11 @@ from pathlib import Path
 from flask import Flask
 
 from ucloud.api.app import create_app
-from ucloud.api.process import serve
 from ucloud.api.site import SCHEDULER_ELECTION, make_cache, view_of
 from ucloud.compose.cleaner import apply_cleaning, plan_cleaning
 from ucloud.config import ApiSection, Config, HostSection
-from ucloud.errors import DeadlineExceeded, NotFound
+from ucloud.errors import NotFound
+from ucloud.serving.server import serve
 from ucloud.storage.directory_pool import DirectoryPool
 from ucloud.store import keys
 from ucloud.store.api import Put, Txn, created_at
@@ -31,7 +31,7 @@ class NoDoor:
 
 def make_config(directory: Path) -> Config:
     return Config(
-        api=ApiSection(token_file=directory / "token", image_limit_gib=1),
+        api=ApiSection(token_file=directory / "token", image_limit_gib=1, download_allowed_hosts=("127.0.0.1",)),
         host=HostSection(pool_directory=directory / "pool"),
     )
 
@@ -55,11 +55,9 @@ def _clean(store: MemoryStore, clock: SystemClock) -> None:
     while True:
         view = view_of(snapshot)
         apply_cleaning(store, plan_cleaning(view), leader=created_at(leader, elected), clock=clock)
-        try:
-            snapshot = cache.wait_for(snapshot.revision + 1, 0.2)
-        except DeadlineExceeded:
-            continue
+        snapshot = cache.next_snapshot(snapshot.revision, 0.2)
 
 
 if __name__ == "__main__":
-    sys.exit(serve(make_config(Path(sys.argv[1])), make_app, bind=f"fd://{sys.argv[2]}"))
+    config = make_config(Path(sys.argv[1]))
+    sys.exit(serve(lambda: make_app(config), bind=f"fd://{sys.argv[2]}", threads=config.api.threads))

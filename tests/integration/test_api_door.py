@@ -9,11 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from ucloud.agent.door import Door
+from ucloud.agent.blobs import blob_opener
+from ucloud.agent.door import Door, Offers
 from ucloud.api.door import AgentDoor
 from ucloud.config import Config, HostSection, StoreSection
+from ucloud.console.tunnel import open_tunnel
 from ucloud.errors import MissingPrerequisite, NotFound, Unavailable
+from ucloud.hypervisor.directory import VmDirectories
 from ucloud.local.certificates import ensure_authority, ensure_certificate
+from ucloud.storage.directory_pool import DirectoryPool
+from ucloud.system.door import door_context
+from ucloud.system.readable import wait_readable
+from ucloud.system.unix_socket import listen_unix
 
 
 @pytest.fixture
@@ -37,7 +44,9 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def url(config: Config) -> Iterator[str]:
-    door = Door(config)
+    files = VmDirectories(config.host.state_directory, config.host.run_directory, host_boot_id="")
+    pool = DirectoryPool(config.host.pool_directory, reserve_percent=0)
+    door = Door(config, Offers(files.serial_log, files.serial_socket, pool.open_blob))
     door.start()
     yield f"https://127.0.0.1:{door.port}"
     door.stop()
@@ -70,7 +79,7 @@ def test_an_agent_of_another_cloud_is_not_believed(config: Config, url: str, tmp
     ensure_authority(other)
     ensure_certificate(other, "store")
     files = replace(config.store, ca_file=other / "ca.pem")
-    with pytest.raises(Unavailable, match="CERTIFICATE_VERIFY_FAILED"):
+    with pytest.raises(Unavailable, match="not of this cloud"):
         AgentDoor(files).serial_log(url, "vm-1", 7)
 
 
@@ -86,3 +95,31 @@ def test_an_api_of_another_cloud_is_not_answered(config: Config, url: str, tmp_p
 def test_missing_certificates_are_told(config: Config) -> None:
     with pytest.raises(MissingPrerequisite):
         AgentDoor(replace(config.store, key_file=Path("/nonexistent")))
+
+
+@pytest.mark.parametrize("image_format", ["raw", "qcow2"])
+def test_a_blob_in_whatever_format_it_is_here(config: Config, url: str, image_format: str) -> None:
+    digest = "a" * 64
+    (config.host.pool_directory / "images" / f"{digest}.{image_format}").write_bytes(b"blob")
+    with blob_opener(config)(f"{url}/blobs/{digest}") as stream:
+        assert stream.read() == b"blob"
+    with pytest.raises(Unavailable, match="404"):
+        blob_opener(config)(f"{url}/blobs/{'b' * 64}")
+
+
+def test_a_console_at_a_path_longer_than_a_socket_name_may_be(config: Config, tmp_path: Path) -> None:
+    place = tmp_path / ("long" * 40) / "serial.sock"
+    place.parent.mkdir()
+    door = Door(config, Offers(lambda _: place, lambda _: place, lambda *_: place.open("rb")))
+    door.start()
+    files = config.store
+    context = door_context(files.ca_file, files.cert_file, files.key_file)
+    with listen_unix(place) as listener:
+        tunnel = open_tunnel(f"https://127.0.0.1:{door.port}", "/vms/vm-1/console", context)
+        serial, _ = listener.accept()
+        with serial:
+            serial.sendall(b"login: ")
+            assert wait_readable((tunnel.fileno(),), 5.0)
+            assert tunnel.receive() == b"login: "
+        tunnel.close()
+    door.stop()

@@ -7,6 +7,7 @@ import http.server
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -117,7 +118,7 @@ def test_what_is_no_good_image_leaves_nothing(service: Service, disk: bytes, tmp
         ("/v1/images/upload", {}, 400),
         ("/v1/images/upload?name=a&sha256=abc", {}, 400),
         ("/v1/images/upload?name=a&user=Root", {}, 400),
-        ("/v1/images/upload?name=a&dry_run=true", {}, 400),
+        ("/v1/images/upload?name=a&dry_run=7", {}, 400),
     ],
 )
 def test_bad_uploads(service: Service, path: str, options: dict[str, Any], status: int) -> None:
@@ -172,7 +173,6 @@ def test_a_url_becomes_an_image(service: Service, files: str, disk: bytes) -> No
     }
     lines = load(service, body, headers={"Idempotency-Key": "k"})
     image = lines[-1]["image"]
-    assert lines[0] == {"progress": {"bytes": len(disk), "total": len(disk)}}
     assert (image["spec"]["source"], image["labels"]) == (f"{files}/tiny.qcow2", {"a": "b"})
     assert service.get("/v1/images/" + image["id"]) == image
     assert load(service, body, headers={"Idempotency-Key": "k"})[-1]["image"]["id"] == image["id"]
@@ -180,18 +180,9 @@ def test_a_url_becomes_an_image(service: Service, files: str, disk: bytes) -> No
 
 
 @pytest.mark.parametrize(
-    ("change", "code"),
-    [
-        ({"url": "{files}/nothing"}, ""),
-        ({"url": "{files}/text"}, ""),
-        ({"sha256": "0" * 64}, "checksum_mismatch"),
-        ({"url": "http://localhost:1/x"}, "address_forbidden"),
-        ({"url": "http://[fe80::1]/x"}, "address_forbidden"),
-        ({"url": "http://user:secret@127.0.0.1/x"}, "bad_url"),
-        ({"url": "http://name.invalid/x"}, "download_name"),
-    ],
+    ("change", "code"), [({"url": "{files}/text"}, ""), ({"sha256": "0" * 64}, "checksum_mismatch")]
 )
-def test_bad_urls_end_with_a_problem_and_nothing(
+def test_bad_images_end_with_a_problem_and_nothing(
     service: Service, files: str, change: dict[str, str], code: str
 ) -> None:
     before = service.dump()
@@ -201,6 +192,90 @@ def test_bad_urls_end_with_a_problem_and_nothing(
     assert problem["code"] != "internal"
     assert service.dump() == before
     assert leftovers(service) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "status", "code"),
+    [
+        ("{files}/nothing?key=secret", 503, "download_status"),
+        ("http://localhost:1/x?key=secret", 403, "address_forbidden"),
+        ("http://[fe80::1]/x", 403, "address_forbidden"),
+        ("http://user:secret@127.0.0.1/x", 400, "bad_url"),
+        ("http://name.invalid/x?key=secret", 503, "download_name"),
+        ("http://127.0.0.1:99999/x?key=secret", 400, "bad_url"),
+    ],
+)
+def test_what_is_wrong_before_the_first_byte_is_a_problem(
+    service: Service, files: str, url: str, status: int, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = service.dump()
+    with caplog.at_level("DEBUG"):
+        problem = service.problem("POST", "/v1/images", status, json={"name": "a", "url": url.format(files=files)})
+    assert problem["code"] == code
+    assert "secret" not in str(problem) + caplog.text
+    assert service.dump() == before
+
+
+def test_the_query_of_a_url_is_a_secret(
+    service: Service, files: str, disk: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Presigned URLs have their key there."""
+    _Files.contents["/tiny.qcow2?key=secret"] = disk
+    with caplog.at_level("DEBUG"):
+        lines = load(service, {"name": "tiny", "url": f"{files}/tiny.qcow2?key=secret"})
+    assert lines[-1]["image"]["spec"]["source"] == f"{files}/tiny.qcow2"
+    assert "secret" not in str(lines) + str(service.dump()) + caplog.text
+
+
+def test_dry_runs(service: Service, files: str, disk: bytes) -> None:
+    before = service.dump()
+    body = {"name": "tiny", "url": f"{files}/tiny.qcow2?x=y", "user": "debian"}
+    told = service.post("/v1/images?dry_run=true", body, status=200)
+    assert (told["dry_run"], told["would"], told["object"]["name"]) == (True, "create", "tiny")
+    assert (told["object"]["spec"]["source"], told["object"]["spec"]["user"]) == (f"{files}/tiny.qcow2", "debian")
+    told = upload(service, "tiny", b"", "&dry_run=true").json
+    assert (told["would"], told["object"]["spec"]["source"]) == ("create", "upload")
+    assert service.dump() == before
+    upload(service, "tiny", disk)
+    for path in ("/v1/images?dry_run=true", "/v1/images/upload?name=tiny&dry_run=true"):
+        assert service.problem("POST", path, 409, json=body)["code"] == "name_taken"
+    service.problem("POST", "/v1/images?dry_run=true", 400, json={"name": "x", "url": "http://a:b@c/"})
+
+
+def test_only_so_many_images_come_in_at_once(service: Service, files: str, disk: bytes) -> None:
+    """Each holds a thread of the API."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        silent = f"http://127.0.0.1:{listening.getsockname()[1]}/x"
+        held = []
+
+        def answer() -> None:
+            for _ in range(4):
+                client, _ = listening.accept()
+                client.recv(4096)
+                client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
+                held.append(client)
+
+        server = threading.Thread(target=answer)
+        server.start()
+        running = [
+            service.ask("POST", "/v1/images", json={"name": f"n{index}", "url": silent}, buffered=False)
+            for index in range(4)
+        ]
+        server.join()
+        for problem in (
+            service.problem("POST", "/v1/images", 503, json={"name": "a", "url": silent}),
+            service.problem("POST", "/v1/images/upload?name=a", 503, data=disk, content_type=OCTETS),
+        ):
+            assert problem["code"] == "busy"
+            assert problem["hint"]
+        for response in running:
+            response.close()
+        for client in held:
+            client.close()
+    until_s = time.monotonic() + 10
+    while upload(service, "a", disk).status_code == 503:
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://example.org/x", "http://", "http://a b/", "x", 7])
@@ -223,3 +298,30 @@ def test_a_client_that_goes_away_leaves_nothing(tmp_path: Path, framing: str) ->
         assert answer == b"" or b" 409 " in answer.splitlines()[0], answer
         assert api.ask("GET", "/v1/images")[1]["items"] == []
         assert [path for path in (tmp_path / "pool").rglob("*") if path.is_file()] == []
+
+
+def test_a_client_that_leaves_ends_the_import(tmp_path: Path) -> None:
+    """Although the server sends nothing, so that nothing new is to be told."""
+    with (
+        running(tmp_path, Path(__file__).with_name("memory_api.py")) as api,
+        socket.create_server(("127.0.0.1", 0)) as server,
+    ):
+        body = json.dumps({"name": "a", "url": f"http://127.0.0.1:{server.getsockname()[1]}/x"})
+        head = f"POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        with socket.create_connection(("127.0.0.1", api.port)) as connection:
+            connection.sendall(f"{head}\r\nAuthorization: Bearer {API_TOKEN}\r\n\r\n{body}".encode())
+            source, _ = server.accept()
+            source.recv(4096)
+            source.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nQFI")
+            lines = connection.makefile("rb")
+            while b"progress" not in lines.readline():
+                continue
+            lines.close()
+        with source:
+            source.settimeout(10)
+            assert source.recv(1) == b""
+        until_s = time.monotonic() + 10
+        while [path for path in (tmp_path / "pool").rglob("*") if path.is_file()]:
+            assert time.monotonic() < until_s
+            time.sleep(0.05)
+        assert api.ask("GET", "/v1/images")[1]["items"] == []

@@ -24,7 +24,7 @@ from websockets.sync.client import ClientConnection, connect
 from tests.fake_api import TOKEN, running
 from ucloud.api.stream import find_door, make_server, make_stream_server
 from ucloud.config import ApiSection, Config, HostSection, LogSection, StoreSection, render_config
-from ucloud.console.tunnel import Tunnel, TunnelTls, open_tunnel
+from ucloud.console.tunnel import Tunnel, open_tunnel
 from ucloud.errors import Conflict, Error, NotFound, Unavailable
 from ucloud.local.certificates import ensure_authority, ensure_certificate
 from ucloud.model.meta import Meta
@@ -35,6 +35,7 @@ from ucloud.store import keys
 from ucloud.store.api import Put, Txn
 from ucloud.store.codec import encode
 from ucloud.store.memory import MemoryStore
+from ucloud.system.door import door_context
 
 _HELLO = b"hello from the guest\r\n"
 
@@ -93,8 +94,8 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tls(certificates: Path) -> TunnelTls:
-    return TunnelTls(certificates / "ca.pem", certificates / "store.pem", certificates / "store.key")
+def tls(certificates: Path) -> ssl.SSLContext:
+    return door_context(certificates / "ca.pem", certificates / "store.pem", certificates / "store.key")
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ Streams = Callable[..., str]
 
 
 @pytest.fixture
-def streams(door: Door, tls: TunnelTls) -> Iterator[Streams]:
+def streams(door: Door, tls: ssl.SSLContext) -> Iterator[Streams]:
     """Starts stream servers; gives their URLs."""
     servers = []
 
@@ -145,7 +146,7 @@ def _until(read: Callable[[], bytes], wanted: bytes) -> bytes:
     return got
 
 
-def test_a_tunnel_carries_bytes_both_ways(door: Door, tls: TunnelTls) -> None:
+def test_a_tunnel_carries_bytes_both_ways(door: Door, tls: ssl.SSLContext) -> None:
     tunnel = open_tunnel(door.url, "/vms/vm-1/console", tls)
 
     def read() -> bytes:
@@ -171,20 +172,20 @@ def test_a_tunnel_carries_bytes_both_ways(door: Door, tls: TunnelTls) -> None:
         (b"SSH-2.0-x\r\n\r\n\r\n", Unavailable, "does not speak HTTP"),
     ],
 )
-def test_doors_that_refuse(door: Door, tls: TunnelTls, answer: bytes, cls: type[Error], text: str) -> None:
+def test_doors_that_refuse(door: Door, tls: ssl.SSLContext, answer: bytes, cls: type[Error], text: str) -> None:
     door.answer = answer
     with pytest.raises(cls, match=text):
         open_tunnel(door.url, "/vms/vm-1/console", tls)
 
 
-def test_a_door_of_another_cloud_is_not_trusted(door: Door, tls: TunnelTls, tmp_path: Path) -> None:
+def test_a_door_of_another_cloud_is_not_trusted(door: Door, certificates: Path, tmp_path: Path) -> None:
     ensure_authority(tmp_path)
-    other = TunnelTls(tmp_path / "ca.pem", tls.cert_file, tls.key_file)
+    other = door_context(tmp_path / "ca.pem", certificates / "store.pem", certificates / "store.key")
     with pytest.raises(Unavailable, match="certificate"):
         open_tunnel(door.url, "/", other)
 
 
-def test_nobody_behind_the_door(tls: TunnelTls) -> None:
+def test_nobody_behind_the_door(tls: ssl.SSLContext) -> None:
     with pytest.raises(Unavailable, match="Connection refused"):
         open_tunnel("https://127.0.0.1:1", "/", tls)
 

@@ -18,7 +18,7 @@ from tests.contract.guard_process import GuardProcess, guard_process, is_gone, w
 from ucloud.config.sections import StoreSection
 from ucloud.errors import Conflict, Error, GuestError, InvalidInput, NotFound
 from ucloud.hypervisor.guard_client import GuardClient
-from ucloud.hypervisor.guard_protocol import FIRST_FD, Named, StartRequest, VmProcess
+from ucloud.hypervisor.guard_protocol import FIRST_FD, Named, StartRequest, VmProcess, encode_request
 from ucloud.model.guard import LifeSign
 from ucloud.model.vm import Failover
 from ucloud.store import keys
@@ -254,11 +254,27 @@ def test_told_to_end_it_ends_its_own_and_gives_up_its_life_sign(guard: GuardProc
     guard.client.kill(named(lasting))
 
 
+def test_what_ends_with_its_guard_is_lost_and_what_ended_before_is_not(guard: GuardProcess) -> None:
+    guard.client.start(request())
+    guard.client.start(shell("exit 3", vm_id="vm-b"))
+    ended(guard.client, "vm-b")
+    guard.client.forget(Named("vm-b", 1, 1))
+    guard.client.start(shell("kill -KILL $$", vm_id="vm-c"))
+    ended(guard.client, "vm-c")
+    guard.end(signal.SIGTERM)
+    guard.start()
+    seen = {process.vm_id: process for process in guard.client.list()}
+    assert (seen["vm-a"].running, seen["vm-a"].lost) == (False, True)
+    assert (seen["vm-c"].lost, seen["vm-c"].signal) == (False, signal.SIGKILL)
+
+
 def test_without_its_namespace_the_guard_ends(guard: GuardProcess) -> None:
     mortal = guard.client.start(request())
     os.kill(first_process(guard), signal.SIGKILL)
     assert guard.wait() == 1
     assert is_gone(mortal.pid)
+    guard.start()
+    assert ended(guard.client).lost
 
 
 def test_there_is_one_guard_per_directory(guard: GuardProcess, directory: Path) -> None:
@@ -267,20 +283,48 @@ def test_there_is_one_guard_per_directory(guard: GuardProcess, directory: Path) 
     assert guard.client.hello().alive
 
 
-def test_a_damaged_file_keeps_the_guard_from_starting(guard: GuardProcess, directory: Path) -> None:
-    """It might describe a process that runs: a guard that ignored it could let a VM run twice."""
+DAMAGES = ["{", "null", "[]", '{"process": {}}', "\udcff"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_stops_its_vm_alone(guard: GuardProcess, damage: str) -> None:
+    """It might describe a process that runs: forgetting it could let a VM run twice, or its files be removed."""
+    other = guard.client.start(request("vm-b", failover=Failover.NONE))
     guard.end(signal.SIGTERM)
     damaged = guard.host.run_directory / "guard/vm-a.json"
-    damaged.write_text("{")
-    assert GuardProcess(directory).run_to_end() == 1
-    assert str(damaged) in (directory / "log/guard.log").read_text()
-    damaged.unlink()
+    damaged.write_bytes(damage.encode(errors="surrogateescape"))
     guard.start()
+    assert guard.client.list() == guard.client.list("vm-b") == (other,)
+    calls: list[Callable[[], object]] = [
+        lambda: guard.client.start(request()),
+        lambda: guard.client.list("vm-a"),
+        lambda: guard.client.kill(Named("vm-a", 1, 1)),
+        lambda: guard.client.forget(Named("vm-a", 1, 1)),
+    ]
+    for call in calls:
+        with pytest.raises(Conflict) as caught:
+            call()
+        assert caught.value.code == "record_damaged"
+        assert str(damaged) in caught.value.hint
+    damaged.unlink()  # an operator made sure that nothing runs
+    assert guard.client.list("vm-a") == ()
+    assert guard.client.start(request()).running
+
+
+def test_a_file_under_another_name_is_damaged(guard: GuardProcess) -> None:
+    guard.client.start(request(failover=Failover.NONE))
+    guard.end(signal.SIGTERM)
+    folder = guard.host.run_directory / "guard"
+    (folder / "vm-b.json").write_text((folder / "vm-a.json").read_text())
+    guard.start()
+    with pytest.raises(Conflict):
+        guard.client.list("vm-b")
+    assert guard.client.list("vm-a")[0].running
 
 
 def test_a_sealed_guard_starts_nothing_and_kills_nothing(guard: GuardProcess) -> None:
     process = guard.client.start(request())
-    guard.client.seal()
+    guard.client._ask(encode_request("seal"))
     assert guard.client.hello().sealed
     with pytest.raises(Conflict) as caught:
         guard.client.start(request("vm-b"))

@@ -16,11 +16,17 @@ from tests.conftest import require
 from tests.contract.guard_process import GuardProcess, guard_process, is_gone, wait_for
 from tests.contract.test_hypervisor import WISH, QemuRig, running, settle, step
 from tests.unit.hypervisor.wishes import VM_ID
+from ucloud.hypervisor.changes import record_halt
+from ucloud.hypervisor.directory import VmDirectories
+from ucloud.hypervisor.halt import halt_all
+from ucloud.hypervisor.plan import Guest
 from ucloud.hypervisor.qemu import QemuHypervisor
 from ucloud.hypervisor.record import End
 from ucloud.hypervisor.watcher import GuestWatcher
 from ucloud.model.seen import GuestState
 from ucloud.model.vm import Failover, Restart
+from ucloud.system.clock import SystemClock
+from ucloud.system.process_unix import read_boot_id
 
 
 @pytest.fixture
@@ -112,6 +118,62 @@ def test_an_agent_that_died_before_the_guard_heard_of_it(guard: GuardProcess, ri
     guard.end(signal.SIGKILL)
     guard.start()
     assert running(rig, WISH).pid != process.pid
+
+
+@pytest.mark.parametrize("restart", list(Restart))
+@pytest.mark.parametrize("failover", list(Failover))
+def test_a_stop_of_the_whole_cloud_is_no_wish(
+    guard: GuardProcess, rig: QemuRig, restart: Restart, failover: Failover
+) -> None:
+    """What was wanted running runs again, whatever the policy, and it does not count as a crash."""
+    wish = replace(WISH, restart=restart, failover=failover)
+    before = running(rig, wish)
+    halt(guard)
+    assert is_gone(before.pid)
+    guard.end(signal.SIGTERM)
+    guard.start()
+    assert running(rig, wish).pid != before.pid
+    assert rig.hypervisor.observe(VM_ID).record.restarts == 0
+
+
+def test_a_deaf_guest_is_killed_by_the_stop_and_runs_again(guard: GuardProcess, rig: QemuRig) -> None:
+    before = running(rig, WISH)
+    rig.make_deaf()
+    halt(guard, timeout_s=0.5)
+    assert is_gone(before.pid)
+    assert running(rig, WISH).pid != before.pid
+
+
+def test_a_stop_does_not_hide_that_a_guest_had_ended_by_itself(guard: GuardProcess, rig: QemuRig) -> None:
+    running(rig, WISH)
+    rig.power_off()
+    wait_for(lambda: rig.hypervisor.observe(VM_ID).guest is Guest.POWERED_OFF)
+    halt(guard)
+    assert settle(rig, WISH, GuestState.STOPPED).record.end is End.POWERED_OFF
+
+
+def test_a_guest_that_outlives_an_interrupted_stop_is_as_before(guard: GuardProcess, rig: QemuRig) -> None:
+    """The stop was noted and nothing else: once its time is over, the guest's own power-off counts again."""
+    running(rig, WISH)
+    directories = VmDirectories(guard.host.state_directory, guard.host.run_directory, host_boot_id=read_boot_id())
+    record = directories.read_record(VM_ID)
+    directories.write_record(record_halt(record, 0.0, rig.now()))
+    running(rig, WISH)
+    assert directories.read_record(VM_ID) == record
+    rig.power_off()
+    assert settle(rig, WISH, GuestState.STOPPED).record.end is End.POWERED_OFF
+
+
+def test_a_vm_whose_files_are_damaged_is_stopped_too(guard: GuardProcess, rig: QemuRig) -> None:
+    process = running(rig, WISH)
+    (guard.host.state_directory / "vms" / VM_ID / "record.json").write_text("{")
+    halt(guard)
+    assert is_gone(process.pid)
+
+
+def halt(guard: GuardProcess, *, timeout_s: float = 20.0) -> None:
+    directories = VmDirectories(guard.host.state_directory, guard.host.run_directory, host_boot_id=read_boot_id())
+    halt_all(guard.client, directories, SystemClock(), timeout_s=timeout_s, say=lambda _: None)
 
 
 @pytest.mark.parametrize("happening", ["power_off", "panic", "crash"])

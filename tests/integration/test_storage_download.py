@@ -5,12 +5,13 @@ from __future__ import annotations
 import http.server
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from ucloud.errors import DeadlineExceeded, Error, Forbidden, Unavailable
-from ucloud.storage.download import Download, DownloadLimits, open_url
+from ucloud.storage.download import Download, DownloadLimits, open_url, shown_url
 
 _BODY = b"disk" * 50_000
 
@@ -125,3 +126,106 @@ def test_nobody_listens() -> None:
         with pytest.raises(Unavailable) as caught:
             get(f"http://127.0.0.1:{taken.getsockname()[1]}/ok")
     assert caught.value.code == "download_connect"
+
+
+class _Dripping:
+    """A server that sends ``head`` at once and then a byte every 50 ms."""
+
+    def __init__(self, head: bytes) -> None:
+        self._head = head
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._ended = threading.Event()
+        self.left = threading.Event()
+        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}/"
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        try:
+            client, _ = self._listening.accept()
+            with client:
+                client.recv(4096)
+                client.sendall(self._head)
+                while not self._ended.wait(0.05):
+                    client.sendall(b"x")
+        except OSError:
+            self.left.set()
+
+    def close(self) -> None:
+        self._ended.set()
+        self._listening.close()
+        self._thread.join(10)
+
+
+@pytest.fixture
+def dripping() -> Iterator[Callable[[bytes], _Dripping]]:
+    servers = []
+
+    def start(head: bytes) -> _Dripping:
+        servers.append(_Dripping(head))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n100000\r\n",
+        b"HTTP/1.1 200 OK\r\nX-Long: ",
+        b"",
+    ],
+)
+def test_bytes_that_drip_do_not_hold_us(dripping: Callable[[bytes], _Dripping], head: bytes) -> None:
+    limits = DownloadLimits(frozenset({"127.0.0.1"}), stall_timeout_s=5, open_timeout_s=1, total_timeout_s=1)
+    before_s = time.monotonic()
+    with pytest.raises(DeadlineExceeded), open_url(dripping(head).url, limits=limits) as download:
+        download.read()
+    assert time.monotonic() - before_s < 2
+
+
+def test_what_has_come_is_handed_on_at_once(dripping: Callable[[bytes], _Dripping]) -> None:
+    server = dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+    with get(server.url) as download:
+        before_s = time.monotonic()
+        assert set(download.read(1024 * 1024)) == set(b"x")
+        assert time.monotonic() - before_s < 1
+
+
+def test_an_aborted_download_ends_at_once(port: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        clients = []
+
+        def serve() -> None:
+            client, _ = listening.accept()
+            client.recv(4096)
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")
+            clients.append(client)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with get(url, stall_timeout_s=10) as download:
+            thread.join()
+            threading.Timer(0.2, download.abort).start()
+            before_s = time.monotonic()
+            with pytest.raises(Unavailable):
+                download.read()
+            assert time.monotonic() - before_s < 5
+        clients[0].close()
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://a.example/b/c.qcow2?X-Signature=secret#part", "https://a.example/b/c.qcow2"),
+        ("http://name:secret@a.example:80/b", "http://a.example:80/b"),
+        ("https://a.example", "https://a.example"),
+    ],
+)
+def test_urls_are_shown_without_secrets(url: str, shown: str) -> None:
+    assert shown_url(url) == shown

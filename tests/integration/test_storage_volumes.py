@@ -14,7 +14,7 @@ from ucloud.errors import Exhausted, InvalidInput, NotFound
 from ucloud.model.image import ImageFormat
 from ucloud.storage.directory_pool import DirectoryPool
 from ucloud.storage.images import import_stream
-from ucloud.storage.pool import BlobInfo
+from ucloud.storage.pool import BlobInfo, LayerSource
 
 MIB = 2**20
 
@@ -150,6 +150,16 @@ def test_a_pool_near_full_refuses_new_volumes_but_keeps_the_old(
     assert make(tight, blob) == old
 
 
-def test_an_unreadable_volume_hides_what_is_in_use(pool: DirectoryPool, blob: BlobInfo) -> None:
+def test_an_unreadable_volume_hides_what_is_in_use(
+    pool: DirectoryPool, blob: BlobInfo, caplog: pytest.LogCaptureFixture
+) -> None:
     make(pool, blob).write_bytes(b"garbage")
     assert pool.blobs_in_use() is None
+    assert "volume vm-1 cannot be read" in caplog.text
+
+
+def test_what_qemu_opens(pool: DirectoryPool, blob: BlobInfo) -> None:
+    path = make(pool, blob)
+    disk = pool.disk("vm-1", blob.digest, blob.format)
+    assert disk.top == LayerSource("file", str(path), ImageFormat.QCOW2)
+    assert disk.backing == (LayerSource("file", str(pool.blob_path(blob.digest, blob.format)), blob.format),)

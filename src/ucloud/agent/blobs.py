@@ -107,6 +107,7 @@ def blob_opener(config: Config) -> Opener:
             connection.close()
             raise Unavailable(f"failed to fetch {url}: {type(error).__name__}") from error
         if response.status != http.client.OK:
+            response.close()  # it may have taken the socket over from the connection
             connection.close()
             raise Unavailable(f"failed to fetch {url}: the host answered {response.status}")
         return cast(BinaryIO, response)

@@ -6,20 +6,27 @@ ever comes this way. Bounded: DOOR_THREADS connections at once, READ_TIMEOUT_S f
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import re
 import socket
 import ssl
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import BinaryIO, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 from ucloud import __version__
 from ucloud.agent.pipes import join_streams
 from ucloud.config import Config
+from ucloud.errors import NotFound
+from ucloud.model.image import ImageFormat
+from ucloud.system.unix_socket import connect_unix
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +38,21 @@ _VM_PATH = re.compile(r"/vms/([a-z0-9-]{1,64})/(serial-log|console)")
 _BLOB_PATH = re.compile(r"/blobs/([0-9a-f]{64})")
 
 
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """What the door shows, asked of the rooms that own it. ``open_blob`` raises NotFound for one that is not here."""
+
+    serial_log: Callable[[str], Path]
+    serial_socket: Callable[[str], Path]
+    open_blob: Callable[[str, ImageFormat], BinaryIO]
+
+
 class Door:
     """Serves from its own threads between ``start`` and ``stop``."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, offers: Offers) -> None:
         address, _, port = config.host.door_listen.rpartition(":")
-        self._server = _Server((address.strip("[]"), int(port)), config)
+        self._server = _Server((address.strip("[]"), int(port)), config, offers)
         self._thread = threading.Thread(target=self._server.serve_forever, name="door", daemon=True)
 
     @property
@@ -55,8 +71,8 @@ class Door:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, address: tuple[str, int], config: Config) -> None:
-        self.config = config
+    def __init__(self, address: tuple[str, int], config: Config, offers: Offers) -> None:
+        self.offers = offers
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.tls.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -109,13 +125,12 @@ class _Handler(BaseHTTPRequestHandler):
         logger.info("door: " + format, *args)
 
     def _vm(self, vm_id: str, what: str, query: str) -> None:
-        host = self.server.config.host
         if what == "serial-log":
             wanted = parse_qs(query).get("bytes", ["65536"])[0]
             limit = min(int(wanted), LOG_LIMIT_BYTES) if wanted.isdigit() else LOG_LIMIT_BYTES
-            self._serial_log(host.state_directory / "vms" / vm_id / "serial.log", limit)
+            self._serial_log(self.server.offers.serial_log(vm_id), limit)
         else:
-            self._console(vm_id, host.run_directory / "vms" / vm_id / "serial.sock")
+            self._console(vm_id, self.server.offers.serial_socket(vm_id))
 
     def _serial_log(self, path: Path, limit: int) -> None:
         try:
@@ -143,13 +158,12 @@ class _Handler(BaseHTTPRequestHandler):
                 self.server.consoles.discard(vm_id)
 
     def _join_console(self, path: Path) -> None:
-        with socket.socket(socket.AF_UNIX) as serial:
-            serial.settimeout(READ_TIMEOUT_S)
-            try:
-                serial.connect(str(path))
-            except OSError:
-                self._refuse(HTTPStatus.NOT_FOUND, "that VM does not run here")
-                return
+        try:
+            serial = connect_unix(path, READ_TIMEOUT_S)
+        except OSError:
+            self._refuse(HTTPStatus.NOT_FOUND, "that VM does not run here")
+            return
+        with serial:
             self.send_response(HTTPStatus.SWITCHING_PROTOCOLS)
             self.send_header("Connection", "Upgrade")
             self.send_header("Upgrade", "ucloud-console")
@@ -159,18 +173,27 @@ class _Handler(BaseHTTPRequestHandler):
             join_streams(self.connection, serial)
 
     def _blob(self, digest: str) -> None:
-        images = self.server.config.host.pool_directory / "images"
-        path = next((path for path in sorted(images.glob(f"{digest}.*")) if path.suffix in (".qcow2", ".raw")), None)
-        if path is None:
+        file = self._open_blob(digest)
+        if file is None:
             self._refuse(HTTPStatus.NOT_FOUND, "this host has no such blob")
             return
-        with path.open("rb") as file:
+        self.close_connection = True  # and said so, or the caller would keep its side open
+        with file:
             self.send_response(HTTPStatus.OK)
+            self.send_header("Connection", "close")
             self.send_header("Content-Type", "application/octet-stream")
-            self.send_header("Content-Length", str(path.stat().st_size))
+            self.send_header("Content-Length", str(file.seek(0, os.SEEK_END)))
             self.end_headers()
+            file.seek(0)
             while chunk := file.read(_CHUNK_BYTES):
                 self.wfile.write(chunk)
+
+    def _open_blob(self, digest: str) -> BinaryIO | None:
+        """In whatever format it is here: the digest names its bytes."""
+        for image_format in ImageFormat:
+            with contextlib.suppress(NotFound):
+                return self.server.offers.open_blob(digest, image_format)
+        return None
 
     def _refuse(self, status: HTTPStatus, text: str) -> None:
         self.close_connection = True

@@ -22,7 +22,8 @@ PARTS_AGE_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class HostPass:
-    """``dropped`` tells the digests whose tombstones stand in the wanted documents, ``needed`` those that VMs need."""
+    """``dropped`` tells the digests whose tombstones stand in the wanted documents, ``needed`` those that VMs need;
+    ``known`` tells the VMs that have a wanted document."""
 
     host: HostSection
     hypervisor: Hypervisor
@@ -30,6 +31,7 @@ class HostPass:
     reports: Reports
     dropped: Callable[[], frozenset[str]]
     needed: Callable[[], frozenset[str]]
+    known: Callable[[], frozenset[str]]
     clock: Clock
 
     def run(self, _: str) -> float:
@@ -69,4 +71,11 @@ class HostPass:
             door=f"https://{self.host.door_listen}",
             pool_full=usage.near_full,
             images=tuple(sorted(blob.digest for blob in self.pool.list_blobs())),
+            problems=self._problems(),
         )
+
+    def _problems(self) -> tuple[str, ...]:
+        """What an operator should look at. What nobody wants is left alone (law 5), but not in silence."""
+        known = self.known()
+        strangers = sorted((set(self.hypervisor.vm_ids()) | set(self.pool.list_volumes())) - known)
+        return tuple(f"vm {vm_id} is here, but the cloud knows no such VM: left alone" for vm_id in strangers[:20])

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ucloud.agent.blobs import BlobPasses, blob_opener
-from ucloud.agent.door import Door
+from ucloud.agent.door import Door, Offers
 from ucloud.agent.host import HostPass
 from ucloud.agent.networks import NetworkPasses
 from ucloud.agent.reports import Reports
@@ -61,7 +61,7 @@ class Agent:
             self._store, (keys.wanted_of(host.id),), lambda item: decode(item.value), clock=clock
         )
         self._wishes = Wishes(self._cache)
-        self._reports = Reports(self._store, host.id)
+        self._reports = Reports(self._store, host.id, clock)
         self._guard = GuardClient(host.run_directory / "guard.sock")
         self._hypervisor = open_hypervisor(host)
         firewall = FirewallRoom(config.network)
@@ -113,13 +113,14 @@ class Agent:
             self._reports,
             dropped=self._wishes.dropped,
             needed=self._wishes.wanted_digests,
+            known=self._wishes.vm_ids,
             clock=clock,
         )
         self._vms = Loop("vms", vms.run, clock=clock, workers=VM_WORKERS)
         self._blobs = Loop("blobs", blobs.run, clock=clock, workers=BLOB_WORKERS)
         self._networks = Loop("networks", networks.run, clock=clock)
         self._hosts = Loop("host", hosts.run, clock=clock)
-        self._door = Door(config)
+        self._door = Door(config, Offers(self._hypervisor.serial_log, self._hypervisor.serial_socket, pool.open_blob))
 
     def start(self, stopping: threading.Event) -> None:
         """Nothing is done before the wanted documents were read once: an agent that knows nothing does nothing."""

@@ -6,20 +6,24 @@ import threading
 from dataclasses import replace
 
 from ucloud.errors import Conflict, StoreError
-from ucloud.model.seen import SeenHost, SeenNetwork, SeenVm
+from ucloud.model.seen import GuestState, SeenHost, SeenNetwork, SeenVm
 from ucloud.store import keys
 from ucloud.store.api import Delete, Item, Put, Store, Txn, unchanged
 from ucloud.store.codec import decode, encode
+from ucloud.store.events import event_put
+from ucloud.system.clock import Clock
 
 Report = SeenVm | SeenNetwork | SeenHost
 
 _HOST_REPORT = "self"
+_TOLD = (GuestState.STOPPED, GuestState.CRASHED, GuestState.FAILED, GuestState.PAUSED)
 
 
 class Reports:
     """``seen/<host>/…`` of one host. Remembers what it wrote, so that an unchanged report costs nothing."""
 
-    def __init__(self, store: Store, host_id: str) -> None:
+    def __init__(self, store: Store, host_id: str, clock: Clock) -> None:
+        self._clock = clock
         self._store = store
         self._host_id = host_id
         self._lock = threading.Lock()
@@ -40,12 +44,15 @@ class Reports:
         with self._lock:
             return frozenset(keys.last_segment(key) for key in self._known if key.startswith(prefix))
 
-    def write_vm(self, report: SeenVm) -> bool:
-        """Returns whether it wrote. ``since`` stays that of the last report with the same state and reason."""
+    def write_vm(self, report: SeenVm, *, project: str) -> bool:
+        """Returns whether it wrote. ``since`` stays that of the last report with the same state and reason.
+
+        What people want to know comes as an event in the same transaction.
+        """
         before = self.vm(report.vm_id)
         if before and (before.state, before.reason) == (report.state, report.reason):
             report = replace(report, since=before.since)
-        return self._write(keys.seen(self._host_id, "vm", report.vm_id), report)
+        return self._write(keys.seen(self._host_id, "vm", report.vm_id), report, self._event(before, report, project))
 
     def write_network(self, report: SeenNetwork) -> bool:
         key = keys.seen(self._host_id, "network", report.network_id)
@@ -74,12 +81,20 @@ class Reports:
         with self._lock:
             self._known.pop(key, None)
 
-    def _write(self, key: str, report: Report) -> bool:
+    def _event(self, before: SeenVm | None, after: SeenVm, project: str) -> tuple[Put, ...]:
+        happened = what_happened(before, after)
+        if happened is None:
+            return ()
+        kind, message = happened
+        actor = f"agent of {self._host_id}"
+        return (event_put(self._clock, kind, message, about="vm", about_id=after.vm_id, project=project, actor=actor),)
+
+    def _write(self, key: str, report: Report, events: tuple[Put, ...] = ()) -> bool:
         with self._lock:
             before, revision = self._known.get(key, (None, 0))
         if before == report:
             return False
-        committed = self._store.commit(Txn((unchanged(key, revision),), (Put(key, encode(report)),)))
+        committed = self._store.commit(Txn((unchanged(key, revision),), (Put(key, encode(report)), *events)))
         if not committed.ok:
             self._read_again(key)
             raise Conflict(f"failed to report {key}: somebody else wrote it", code="report_lost")
@@ -95,6 +110,20 @@ class Reports:
                 self._known.pop(key, None)
             else:
                 self._known[key] = (_decode(item), item.mod_revision)
+
+
+def what_happened(before: SeenVm | None, after: SeenVm) -> tuple[str, str] | None:
+    """The kind and message of the event that the step between two reports is worth, None for none. Pure."""
+    was = before.state if before else None
+    if after.state is GuestState.RUNNING and before and after.restarts > before.restarts:
+        return "vm_restarted", f"restarted, for the {after.restarts}. time, because {before.reason or 'it ended'}"
+    if after.state is was:
+        return None
+    if after.state is GuestState.RUNNING:
+        return None if was in (GuestState.STOPPING, GuestState.UNKNOWN) else ("vm_started", f"runs boot {after.boots}")
+    if after.state in _TOLD:
+        return f"vm_{after.state.value}", after.reason or after.state.value
+    return None
 
 
 def _decode(item: Item) -> Report | None:

@@ -127,7 +127,7 @@ class VmPasses:
             now=self._now(),
             wanted_revision=entry.mod_revision if entry else 0,
         )
-        self.reports.write_vm(report)
+        self.reports.write_vm(report, project=entry.value.project if entry else "")
 
     def _report_failure(self, vm_id: str, entry: Entry[WantedVm] | None, error: Error) -> None:
         """Say why it does not go on; the loop tries again."""
@@ -145,7 +145,8 @@ class VmPasses:
                 state=kept.state if runs else GuestState.FAILED,
                 reason=f"{error.message}; tried again",
                 since=format_time(self.clock.now()),
-            )
+            ),
+            project=entry.value.project,
         )
 
     def _now(self) -> Now:

@@ -12,13 +12,14 @@ from werkzeug.routing import BaseConverter
 
 from ucloud.api import problems
 from ucloud.api.answers import Answer, render
-from ucloud.api.auth import check_token, read_token
 from ucloud.api.binding import bind
 from ucloud.api.documents import openapi
 from ucloud.api.probe import StoreProbe
 from ucloud.api.routes import ROUTES
 from ucloud.api.site import Door, Site
+from ucloud.api.transfers import Transfers
 from ucloud.config import Config
+from ucloud.serving.token import check_token, read_token
 from ucloud.storage.pool import Pool
 from ucloud.store.api import Store
 from ucloud.store.cache import Cache
@@ -48,6 +49,7 @@ def create_app(config: Config, store: Store, cache: Cache[Any], *, pool: Pool, c
         door=door,
         token=read_token(config.api.token_file),
         probe=StoreProbe(store, clock),
+        transfers=Transfers(config.api.threads),
     )
     app = Flask("ucloud.api", static_folder=None)
     app.url_map.strict_slashes = True
@@ -80,7 +82,7 @@ def _add_hooks(app: Flask, site: Site) -> None:
         g.log_token = logs.request_id.set(request_id)
         g.started_s = site.clock.monotonic_s()
         if request.path not in open_paths:
-            check_token(site.token)
+            check_token(request.headers.get("Authorization", ""), site.token)
 
     def after(response: Response) -> Response:
         response.headers["X-Request-Id"] = logs.request_id.get()

@@ -15,9 +15,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 import ucloud
-from ucloud.api.problems import PROBLEM
 from ucloud.api.routes import ROUTES, Route
 from ucloud.api.schemas.objects import ObjectShown, ProblemShown
+from ucloud.serving.problem import PROBLEM
 
 REFERENCE = "#/components/schemas/"
 SECURITY = "token"
@@ -175,8 +175,11 @@ def _headers_of(route: Route, status: int) -> Json:
 
 
 def _content(route: Route, names: list[str]) -> Json:
+    plain: Json = {route.content_type.split(";")[0]: {"schema": {"type": "string"}}}
     if not names:
-        return {route.content_type.split(";")[0]: {"schema": {"type": "string"}}}
+        return plain
+    if route.shows is None:  # a stream of lines, or the object of a dry run
+        return plain | _json(REFERENCE + names[0])
     if len(names) == 1:
         return _json(REFERENCE + names[0])
     return {"application/json": {"schema": {"anyOf": [{"$ref": REFERENCE + name} for name in names]}}}

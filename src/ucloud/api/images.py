@@ -22,6 +22,7 @@ from ucloud.api.nouns import (
     get_object,
     list_objects,
     read_for_change,
+    tell,
 )
 from ucloud.api.problems import UnsupportedMediaType
 from ucloud.api.requests import Preconditions, body_stream, read_preconditions
@@ -31,14 +32,16 @@ from ucloud.api.site import Site
 from ucloud.api.writes import Change, Done, commit, create, find_replay, refuse_taken, update
 from ucloud.errors import BodyTooLarge, Conflict, InvalidInput
 from ucloud.ipam.claims import take
-from ucloud.model.image import Image, ImageSpec
+from ucloud.model.image import Image, ImageFormat, ImageSpec
 from ucloud.model.meta import Meta
 from ucloud.storage.images import import_stream
 from ucloud.storage.pool import BlobInfo
+from ucloud.store import keys
 from ucloud.store.claims import claims_of
 from ucloud.system.identity import new_id
 
 OCTETS = "application/octet-stream"
+_UPLOAD = "upload"
 _GIB = 1024**3
 
 
@@ -53,19 +56,32 @@ def get_image(site: Site, path: ObjectPath) -> Answer:
 
 
 def upload_image(site: Site, query: UploadQuery, header: PostHeaders) -> Answer:
-    """Make an image of the request's body, a qcow2 or raw disk."""
+    """Make an image of the request's body, a qcow2 or raw disk; a dry run reads no body."""
     conditions = read_preconditions(header.idempotency_key, query.project)
     way = Way(conditions, status=201, located=True)
     meta = Meta(id=new_id("image"), name=query.name, project=query.project, created_at=site.now())
+    if query.dry_run:
+        refuse_taken(site, "image", meta)
+        return preview_image(site, meta, source=_UPLOAD, sha256=query.sha256, user=query.user)
     replay = find_replay(site, "image", Image, conditions)
     if replay is not None:
         return answer_done(site, IMAGE, way, replay)
     _check_upload(site)
     refuse_taken(site, "image", meta)
-    info = receive(site, body_stream(), sha256=query.sha256, progress=lambda _: None)
-    spec = spec_of(site, info, source="upload", user=query.user)
-    done = store_image(site, Image(meta, spec), conditions)
+    site.transfers.begin()
+    try:
+        info = receive(site, body_stream(), sha256=query.sha256, progress=lambda _: None)
+    finally:
+        site.transfers.end()
+    done = store_image(site, Image(meta, spec_of(site, info, source=_UPLOAD, user=query.user)), conditions)
     return answer_done(site, IMAGE, way, done)
+
+
+def preview_image(site: Site, meta: Meta, *, source: str, sha256: str | None, user: str) -> Answer:
+    """What an import would make, as far as that is known without the image."""
+    unknown = BlobInfo(sha256 or "", ImageFormat.QCOW2, 0, 0)
+    image = Image(meta, spec_of(site, unknown, source=source, user=user))
+    return tell(site, Change(image, keys.spec("image", meta.id), "create"), {})
 
 
 def update_image(site: Site, path: ObjectPath, query: WriteQuery, body: ImageUpdate) -> Answer:

@@ -14,6 +14,7 @@ from ucloud.api.nouns import (
     delete_object,
     get_object,
     list_objects,
+    new_meta,
     read_for_change,
 )
 from ucloud.api.requests import read_preconditions
@@ -23,7 +24,6 @@ from ucloud.api.site import Site
 from ucloud.api.writes import Change, create, refuse_taken, update
 from ucloud.ipam.claims import guard_subnets, take
 from ucloud.ipam.plan import check_free, parse_ipv4_subnet, parse_ipv6_prefix, pick_ipv6_prefix, pick_vni
-from ucloud.model.meta import Meta
 from ucloud.model.network import Network, NetworkSpec
 from ucloud.model.vm import Vm
 from ucloud.store import keys
@@ -76,14 +76,7 @@ def _uses(vm: Vm, network_id: str) -> bool:
 
 
 def _plan_create(site: Site, network_id: str, body: NetworkCreate) -> Change[Network]:
-    meta = Meta(
-        id=network_id,
-        name=body.name,
-        project=body.project,
-        created_at=site.now(),
-        labels=body.labels,
-        delete_protection=body.delete_protection,
-    )
+    meta = new_meta(site, "network", body, network_id)
     refuse_taken(site, "network", meta)
     guard = guard_subnets(site.store, owner_id=network_id)
     others = [decode_as(Network, item.value) for item in site.store.list(keys.specs("network")).items]
@@ -99,16 +92,18 @@ def _choose_spec(site: Site, body: NetworkCreate, others: list[Network]) -> Netw
         for subnet in (other.spec.ipv6_prefix, other.spec.ipv4_subnet)
         if subnet
     ]
+    settings = site.config.network
+    public = (*settings.public_prefixes, settings.ula_prefix)
     if body.ipv6_prefix is None:
         used = [other.spec.ipv6_prefix for other in others]
-        prefix = pick_ipv6_prefix(site.config.network.ula_prefix, used, secrets.randbelow)
+        prefix = pick_ipv6_prefix(settings.ula_prefix, used, secrets.randbelow)
     else:
         prefix = parse_ipv6_prefix(body.ipv6_prefix)
-        check_free(prefix, taken, field="ipv6_prefix")
+        check_free(prefix, taken, field="ipv6_prefix", public=public)
     subnet = ""
     if body.ipv4_subnet is not None:
         parsed = parse_ipv4_subnet(body.ipv4_subnet)
-        check_free(parsed, taken, field="ipv4_subnet")
+        check_free(parsed, taken, field="ipv4_subnet", public=public)
         subnet = str(parsed)
     vni = pick_vni({other.spec.vni for other in others}, secrets.randbelow)
     return NetworkSpec(vni=vni, ipv6_prefix=str(prefix), ipv4_subnet=subnet, egress=body.egress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from ucloud.api.answers import Answer, etag
 from ucloud.api.lists import list_page
@@ -13,7 +13,7 @@ from ucloud.api.requests import Preconditions
 from ucloud.api.schemas.parameters import ListQuery
 from ucloud.api.site import Site
 from ucloud.api.writes import Change, Done, Read, check_if_match, check_not_deleted, commit, read_object, update
-from ucloud.errors import DeadlineExceeded, InUse, NotFound, Protected
+from ucloud.errors import InUse, NotFound, Protected
 from ucloud.ipam.claims import Taking
 from ucloud.model.claim import Claim
 from ucloud.model.host import Host
@@ -26,10 +26,10 @@ from ucloud.store import keys
 from ucloud.store.api import Delete, Put, unchanged
 from ucloud.store.codec import decode, decode_as
 from ucloud.store.view import Entry, View
+from ucloud.system.identity import new_id
 
 T = TypeVar("T", bound=Thing)
 _GONE_WAIT_S = 1.0
-_GONE_STEP_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,13 @@ def _id_of_name(site: Site, noun: Noun[T], project: str, name: str) -> str:
 
 
 def use(read: Read[Any], user_id: str) -> Taking:
-    """In the transaction of a user of ``read``: it must still be so, and whoever deletes it will notice the user."""
+    """In the transaction of a user of ``read``: it must still be so, and whoever deletes it will notice the user.
+
+    The budget key of a thing in use is a bell, not a record: its value is never read, users ring it without comparing
+    it, and whoever deletes compares that it has not rung since the users were listed. If users compared it as well,
+    VMs created at once in one network would make each other fail, of whom none disturbs another. Nothing is lost by a
+    put that compares only ``read``: a delete that came first has changed ``read``.
+    """
     return Taking((read.still(),), (Put(keys.budget(read.thing.meta.id), user_id.encode()),))
 
 
@@ -120,12 +126,16 @@ def change_object(
     """Commit what ``plan`` says, or only tell it in a dry run, with what ``preview`` adds."""
     if way.dry_run:
         change = plan()
-        told = document_of(change.thing, Scene(site.view()))
-        if change.would == "create":
-            del told["id"]  # there is none yet
-        extra = preview(change.thing) if preview else {}
-        return Answer({"dry_run": True, "would": change.would, "object": told, **extra})
+        return tell(site, change, preview(change.thing) if preview else {})
     return answer_done(site, noun, way, commit(site, noun.name, noun.cls, plan, way.conditions))
+
+
+def tell(site: Site, change: Change[T], extra: Mapping[str, Any]) -> Answer:
+    """The answer to a dry run."""
+    told = document_of(change.thing, Scene(site.view()))
+    if change.would == "create":
+        del told["id"]  # there is none yet
+    return Answer({"dry_run": True, "would": change.would, "object": told, **extra})
 
 
 def answer_done(site: Site, noun: Noun[T], way: Way, done: Done[T]) -> Answer:
@@ -143,6 +153,30 @@ def read_for_change(site: Site, noun: Noun[T], object_id: str, conditions: Preco
     check_if_match(read.thing.meta, conditions)
     check_not_deleted(read.thing.meta)
     return read
+
+
+class Described(Protocol):
+    """What the bodies of creates have in common."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def project(self) -> str: ...
+    @property
+    def labels(self) -> dict[str, str]: ...
+    @property
+    def delete_protection(self) -> bool: ...
+
+
+def new_meta(site: Site, noun: str, body: Described, object_id: str = "") -> Meta:
+    return Meta(
+        id=object_id or new_id(noun),
+        name=body.name,
+        project=body.project,
+        created_at=site.now(),
+        labels=body.labels,
+        delete_protection=body.delete_protection,
+    )
 
 
 def changed_meta(meta: Meta, given: Mapping[str, Any]) -> Meta:
@@ -196,11 +230,8 @@ def _wait_gone(site: Site, noun: Noun[T], object_id: str) -> None:
     until_s = site.clock.monotonic_s() + _GONE_WAIT_S
     view = site.view()
     while site.has_scheduler() and object_id in noun.table(view) and object_id not in view.placements:
-        if site.clock.monotonic_s() >= until_s:
+        left_s = until_s - site.clock.monotonic_s()
+        if left_s <= 0:
             return
-        try:
-            site.cache.wait_for(view.revision + 1, _GONE_STEP_S)
-        except DeadlineExceeded:
-            continue
-        finally:
-            view = site.view()
+        site.cache.next_snapshot(view.revision, left_s)
+        view = site.view()

@@ -7,32 +7,16 @@ is logged and answered as ``internal`` without its text, which might hold a secr
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from flask import Flask, Response
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
 from ucloud.api.answers import Answer, render
-from ucloud.errors import Error, InUse, InvalidInput
-from ucloud.system import logs
+from ucloud.errors import Error, InvalidInput
+from ucloud.serving.problem import PROBLEM, problem
 
-PROBLEM = "application/problem+json"
 _log = logging.getLogger(__name__)
-_TITLES = {
-    400: "Bad request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not found",
-    405: "Method not allowed",
-    409: "Conflict",
-    410: "Gone",
-    412: "Precondition failed",
-    413: "Too large",
-    415: "Unsupported media type",
-    500: "Internal error",
-    503: "Unavailable",
-}
 _HTTP_CODES = {
     400: "bad_request",
     404: "not_found",
@@ -55,24 +39,6 @@ _MESSAGES = {
 class UnsupportedMediaType(InvalidInput):
     code = "unsupported_media_type"
     status = 415
-
-
-def problem(error: Error) -> dict[str, Any]:
-    """The body of an error's answer."""
-    document: dict[str, Any] = {
-        "type": f"urn:ucloud:problem:{error.code}",
-        "title": _TITLES.get(error.status, "Error"),
-        "status": error.status,
-        "code": error.code,
-        "detail": error.message,
-        "hint": error.hint,
-        "request_id": logs.request_id.get(),
-    }
-    if isinstance(error, InvalidInput) and error.field:
-        document["field"] = error.field
-    if isinstance(error, InUse):
-        document["users"] = list(error.users)
-    return document
 
 
 def from_validation(error: ValidationError, where: str) -> InvalidInput:

@@ -7,7 +7,6 @@ the WebSocket and hands over through a short queue, which slows down a sender th
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
 import threading
 from collections import deque
@@ -16,6 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.connection import Connection
 
 from ucloud.console.tunnel import Tunnel
+from ucloud.system.readable import wait_readable
 
 _WAITING_MESSAGES = 16
 
@@ -73,7 +73,7 @@ def pump(connection: Connection, tunnel: Tunnel, *, idle_s: float) -> None:
 def _step(connection: Connection, tunnel: Tunnel, inbox: _Inbox, idle_s: float) -> bool:
     """Wait for bytes and pass them on; False at an end."""
     wait_s = 0 if tunnel.has_pending() else idle_s
-    ready, _, _ = select.select([tunnel.fileno(), inbox.woken.fileno()], [], [], wait_s)
+    ready = wait_readable((tunnel.fileno(), inbox.woken.fileno()), wait_s)
     if not ready and wait_s:
         raise IdleEnd
     if inbox.woken.fileno() in ready:

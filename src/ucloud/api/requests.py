@@ -17,10 +17,12 @@ from werkzeug.exceptions import HTTPException
 
 from ucloud.api.problems import UnsupportedMediaType, from_validation
 from ucloud.errors import BodyTooLarge, InvalidInput
+from ucloud.serving.sockets import ClientSocket, TooSlow
 
 M = TypeVar("M", bound=BaseModel)
 _CHUNK_BYTES = 65_536
-_STALL_TIMEOUT_S = 30.0
+_JSON_S = 30.0  # for a whole body of JSON
+_PIECE_S = 60.0  # for each piece of an upload, of the size that its reader asks for
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ def _read_bytes(limit_bytes: int) -> bytes:
     chunks: list[bytes] = []
     left = limit_bytes + 1
     body = _Body()
+    body.wait(_JSON_S)
     while left > 0 and (chunk := body.read(min(left, _CHUNK_BYTES))):
         chunks.append(chunk)
         left -= len(chunk)
@@ -131,9 +134,9 @@ def _no_constant(name: str) -> Any:
 def body_stream() -> BinaryIO:
     """The request's body, to be read once; it ends where the request says so, also if that came in chunks.
 
-    Raises InvalidInput while it is read, if the client goes away before its end.
+    Raises InvalidInput while it is read, if the client goes away before its end or is too slow.
     """
-    return cast(BinaryIO, _Body())
+    return cast(BinaryIO, _Upload())
 
 
 class _Body:
@@ -141,14 +144,19 @@ class _Body:
 
     def __init__(self) -> None:
         self._stream = request.stream
-        connection = request.environ.get("gunicorn.socket")
-        if connection is not None:
-            connection.settimeout(_STALL_TIMEOUT_S)  # each client that stalls would hold a thread for ever
+        self._connection = request.environ.get("gunicorn.socket")
         self._missing = request.content_length  # None for a body in chunks, whose end the server knows
+
+    def wait(self, duration_s: float) -> None:
+        """How long what is read from now on may take: each client that stalls would hold a thread for ever."""
+        if isinstance(self._connection, ClientSocket):
+            self._connection.read_within(duration_s)
 
     def read(self, size: int) -> bytes:
         try:
             data = self._stream.read(size)
+        except TooSlow as error:
+            raise InvalidInput("failed to read the body: it comes too slowly", code="body_too_slow") from error
         except (OSError, HTTPException) as error:
             raise _cut_short() from error
         if self._missing is not None:
@@ -156,6 +164,14 @@ class _Body:
             if not data and self._missing > 0:
                 raise _cut_short()
         return data
+
+
+class _Upload(_Body):
+    """Of any length, as long as it makes progress."""
+
+    def read(self, size: int) -> bytes:
+        self.wait(_PIECE_S)
+        return super().read(size)
 
 
 def _cut_short() -> InvalidInput:

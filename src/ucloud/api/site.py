@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ucloud.api.probe import StoreProbe
+from ucloud.api.transfers import Transfers
 from ucloud.config import Config
 from ucloud.errors import DeadlineExceeded
 from ucloud.model.event import Event
@@ -56,7 +57,7 @@ def view_of(snapshot: Snapshot[Any]) -> View:
 
 @dataclass(slots=True)
 class Site:
-    """``probe`` tells whether the store answers; ``token`` is what clients must send."""
+    """``probe`` tells whether the store answers; ``token`` is what clients must send; ``transfers`` are of images."""
 
     config: Config
     store: Store
@@ -66,6 +67,7 @@ class Site:
     door: Door
     token: bytes
     probe: StoreProbe
+    transfers: Transfers
     _view: tuple[Snapshot[Any], View] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 

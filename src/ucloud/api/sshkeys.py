@@ -14,6 +14,7 @@ from ucloud.api.nouns import (
     delete_object,
     get_object,
     list_objects,
+    new_meta,
     read_for_change,
 )
 from ucloud.api.requests import read_preconditions
@@ -23,7 +24,6 @@ from ucloud.api.site import Site
 from ucloud.api.writes import Change, create, refuse_taken, update
 from ucloud.ipam.claims import take
 from ucloud.model.key import Key, KeySpec
-from ucloud.model.meta import Meta
 from ucloud.store.claims import claims_of
 from ucloud.system.identity import new_id
 
@@ -72,14 +72,7 @@ def fingerprint(public_key: str) -> str:
 
 
 def _plan_create(site: Site, key_id: str, body: KeyCreate) -> Change[Key]:
-    meta = Meta(
-        id=key_id,
-        name=body.name,
-        project=body.project,
-        created_at=site.now(),
-        labels=body.labels,
-        delete_protection=body.delete_protection,
-    )
+    meta = new_meta(site, "key", body, key_id)
     refuse_taken(site, "key", meta)
     key = Key(meta, KeySpec(public_key=body.public_key, fingerprint=fingerprint(body.public_key)))
     taking = take(claims_of(key), owner_id=key_id, at=meta.created_at)

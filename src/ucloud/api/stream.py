@@ -10,12 +10,12 @@ accepted); at most ``api.streams_limit`` consoles at once.
 
 from __future__ import annotations
 
-import hmac
 import json
 import logging
 import re
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,18 +25,20 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.sync.server import Server, ServerConnection, serve
 
-from ucloud.api.problems import PROBLEM, problem
 from ucloud.api.pump import IdleEnd, pump
 from ucloud.config import Config
-from ucloud.console.tunnel import Tunnel, TunnelTls, open_tunnel
-from ucloud.errors import Conflict, Error, Forbidden, MissingPrerequisite, NotFound, Unauthorized, Unavailable
+from ucloud.console.tunnel import Tunnel, open_tunnel
+from ucloud.errors import Conflict, Error, Forbidden, NotFound, Unavailable
 from ucloud.model.placement import Placement
 from ucloud.model.seen import SeenHost
 from ucloud.model.vm import Vm
+from ucloud.serving.problem import PROBLEM, problem
+from ucloud.serving.token import check_token, read_token
 from ucloud.store import keys
 from ucloud.store.api import Store
 from ucloud.store.codec import decode_as
 from ucloud.store.connect import open_store
+from ucloud.system.door import door_context
 
 _PATH = re.compile(r"/v1/vms/([A-Za-z0-9._~-]{1,128})/console")
 _MESSAGE_LIMIT = 1 << 20
@@ -66,8 +68,11 @@ def make_server(config: Config, store: Store) -> Server:
     address, _, port = config.api.stream_listen.rpartition(":")
     host = address.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    files = config.store
+    consoles = _Consoles(store, door_context(files.ca_file, files.cert_file, files.key_file))
+    token = read_token(config.api.token_file)
     sock = socket.create_server((host, int(port)), family=family)
-    return make_stream_server(sock, _read_token(config), config.api.streams_limit, _Consoles(config, store).open)
+    return make_stream_server(sock, token, config.api.streams_limit, consoles.open)
 
 
 def make_stream_server(sock: socket.socket, token: bytes, limit: int, open_console: OpenConsole) -> Server:
@@ -96,11 +101,7 @@ def make_stream_server(sock: socket.socket, token: bytes, limit: int, open_conso
 
 def check_request(path: str, headers: Headers, token: bytes) -> str:
     """The id of the VM whose console is wanted. Raises Unauthorized, Forbidden or NotFound."""
-    scheme, _, given = headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token):
-        raise Unauthorized(
-            "failed to open the stream: no or a wrong token", hint="send 'Authorization: Bearer <token>'"
-        )
+    check_token(headers.get("Authorization", ""), token)
     if headers.get("Origin"):
         raise Forbidden("failed to open the stream: pages in a browser may not")
     match = _PATH.fullmatch(path.partition("?")[0])
@@ -142,13 +143,11 @@ def close_code(error: Error) -> int:
 class _Consoles:
     """Finds where a VM runs, and opens its console there."""
 
-    config: Config
     store: Store
+    tls: ssl.SSLContext
 
     def open(self, vm_id: str) -> Tunnel:
-        section = self.config.store
-        tls = TunnelTls(section.ca_file, section.cert_file, section.key_file)
-        return open_tunnel(find_door(self.store, vm_id), f"/vms/{vm_id}/console", tls)
+        return open_tunnel(find_door(self.store, vm_id), f"/vms/{vm_id}/console", self.tls)
 
 
 def find_door(store: Store, vm_id: str) -> str:
@@ -181,16 +180,3 @@ def _refuse(error: Error) -> Response:
 def _close(connection: ServerConnection, code: int, reason: str) -> None:
     """RFC 6455 leaves 123 bytes for the reason, which must be whole characters."""
     connection.close(code, reason.encode()[:_REASON_BYTES].decode(errors="ignore"))
-
-
-def _read_token(config: Config) -> bytes:
-    path = config.api.token_file
-    try:
-        token = path.read_bytes().strip()
-    except OSError as error:
-        raise MissingPrerequisite(
-            f"failed to read the token {path}: {error.strerror}", hint="run 'ucloud up'"
-        ) from error
-    if not token:
-        raise MissingPrerequisite(f"failed to read the token {path}: it is empty", hint="run 'ucloud up'")
-    return token

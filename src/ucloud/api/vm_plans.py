@@ -7,15 +7,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ucloud.api.nouns import IMAGE, KEY, NETWORK, changed_meta, find_named, use
+from ucloud.api.nouns import IMAGE, KEY, NETWORK, changed_meta, find_named, new_meta, use
 from ucloud.api.schemas.vm import VmCreate, VmNetwork, VmUpdate
 from ucloud.api.site import Site
 from ucloud.api.writes import Change, Read, create, update
 from ucloud.errors import Conflict
 from ucloud.ipam.claims import Taking, find_ipv4, is_taken, take
-from ucloud.ipam.plan import check_fixed, ipv6_of_mac
+from ucloud.ipam.plan import check_fixed
+from ucloud.model.devices import eui64_address
 from ucloud.model.image import Image
-from ucloud.model.meta import Meta, mac_of_nic
+from ucloud.model.meta import mac_of_nic
 from ucloud.model.network import Network
 from ucloud.model.vm import Nic, Power, Vm, VmSpec
 from ucloud.store import keys
@@ -39,7 +40,7 @@ class _Found:
 def plan_create(site: Site, vm_id: str, body: VmCreate) -> Change[Vm]:
     """Raises NotFound for unknown references, Conflict for what cannot be had."""
     found = _find(site, vm_id, body)
-    vm = Vm(_new_meta(site, vm_id, body), _new_spec(site, body, found))
+    vm = Vm(new_meta(site, "vm", body, vm_id), _new_spec(site, body, found))
     taking = found.taking.and_also(take(claims_of(vm), owner_id=vm_id, at=vm.meta.created_at))
     user_data = body.user_data_bytes()
     if user_data:
@@ -85,17 +86,6 @@ def _distinct(reads: Iterable[Read[Any]]) -> list[Read[Any]]:
     return list({read.key: read for read in reads}.values())
 
 
-def _new_meta(site: Site, vm_id: str, body: VmCreate) -> Meta:
-    return Meta(
-        id=vm_id,
-        name=body.name,
-        project=body.project,
-        created_at=site.now(),
-        labels=body.labels,
-        delete_protection=body.delete_protection,
-    )
-
-
 def _new_spec(site: Site, body: VmCreate, found: _Found) -> VmSpec:
     return VmSpec(
         image_id=found.image.thing.meta.id,
@@ -130,7 +120,7 @@ def _new_nics(site: Site, wanted: Sequence[VmNetwork], networks: Sequence[Read[N
     for ask, read in zip(wanted, networks, strict=True):
         taken = ours.setdefault(read.thing.meta.id, set())
         nic = _new_nic(site, ask, read.thing, taken)
-        taken |= {nic.ipv6, nic.ipv4}
+        taken |= {nic.ipv6, nic.ipv4, eui64_address(read.thing.spec.ipv6_prefix, nic.mac)}
         nics.append(nic)
     return tuple(nics)
 
@@ -140,7 +130,7 @@ def _new_nic(site: Site, ask: VmNetwork, network: Network, ours: set[str]) -> Ni
     mac = mac_of_nic(nic_id)
     network_id, spec = network.meta.id, network.spec
     if ask.ipv6 is None:
-        ipv6 = ipv6_of_mac(spec.ipv6_prefix, mac)
+        ipv6 = eui64_address(spec.ipv6_prefix, mac)
     else:
         ipv6 = _fixed(site, spec.ipv6_prefix, ask.ipv6, network, ours)
     ipv4 = ""

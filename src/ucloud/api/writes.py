@@ -1,8 +1,9 @@
 """The one way in which a change is committed: plan on fresh reads, compare all of them, try again when lost.
 
 A handler gives a function that reads the store and returns a ``Change``; it is called again whenever another writer
-was faster, so it must only read. A commit without an answer is neither done nor failed: what it would have written
-is looked for, and the same writes are only tried again with compares that the first one, if late, makes fail.
+was faster, so it must only read. A commit without an answer is neither done nor failed: the event that it would have
+written is looked for, which nobody else writes or changes; and the same change is only tried again with compares that
+the first one, if late, makes fail.
 """
 
 from __future__ import annotations
@@ -32,13 +33,17 @@ ACTOR = "api"
 
 @dataclass(frozen=True, slots=True)
 class Change(Generic[T]):
-    """``thing`` is what will be stored under ``key``; ``would`` is the word of a dry run, "nothing" for no change."""
+    """``thing`` is what will be stored under ``key``; ``would`` is the word of a dry run, "nothing" for no change.
+
+    ``proof`` is what only this very change writes, whatever becomes of ``key`` afterwards.
+    """
 
     thing: T
     key: str
     would: str
     compares: tuple[Compare, ...] = ()
     writes: tuple[Put | Delete, ...] = ()
+    proof: Put | None = None
 
     def with_taking(self, taking: Taking) -> Change[T]:
         return replace(self, compares=self.compares + taking.compares, writes=self.writes + taking.writes)
@@ -91,7 +96,8 @@ def create(site: Site, noun: str, thing: T, taking: Taking, event: str) -> Chang
     """A new object with ``taking``, which has its claims."""
     key = keys.spec(noun, thing.meta.id)
     told = _event(site, f"{noun}_created", event, noun, thing.meta)
-    return Change(thing, key, "create", (absent(key),), (Put(key, encode(thing)), told)).with_taking(taking)
+    writes = (Put(key, encode(thing)), told)
+    return Change(thing, key, "create", (absent(key),), writes, told).with_taking(taking)
 
 
 def update(site: Site, noun: str, old: Read[T], new: T, *, kind: str, event: str, would: str = "update") -> Change[T]:
@@ -103,10 +109,11 @@ def update(site: Site, noun: str, old: Read[T], new: T, *, kind: str, event: str
     claim = encode(Claim(owner_id=new.meta.id, at=site.now()))
     made = [claimed for claimed in after if claimed not in before]
     dropped = [claimed for claimed in before if claimed not in after]
-    writes: list[Put | Delete] = [Put(old.key, encode(bumped)), _event(site, kind, event, noun, new.meta)]
+    told = _event(site, kind, event, noun, new.meta)
+    writes: list[Put | Delete] = [Put(old.key, encode(bumped)), told]
     writes += [Put(claimed, claim) for claimed in made]
     writes += [Delete(claimed) for claimed in dropped]
-    return Change(bumped, old.key, would, (old.still(), *map(absent, made)), tuple(writes))
+    return Change(bumped, old.key, would, (old.still(), *map(absent, made)), tuple(writes), told)
 
 
 def _event(site: Site, kind: str, message: str, noun: str, meta: Meta) -> Put:
@@ -120,7 +127,7 @@ def commit(site: Site, noun: str, cls: type[T], plan: Callable[[], Change[T]], c
         repeat = _read_repeat(site, conditions)
         if repeat.owner_id:
             return _replay(site, noun, cls, repeat.owner_id, was_ours=bool(unknown))
-        done = _find_done(site, cls, unknown)
+        done = _find_done(site, unknown)
         if done is not None:
             return done
         change = plan()
@@ -189,12 +196,12 @@ def _replay(site: Site, noun: str, cls: type[T], object_id: str, *, was_ours: bo
     return Done(read.thing, read.mod_revision, replayed=not was_ours)
 
 
-def _find_done(site: Site, cls: type[T], unknown: Sequence[Change[T]]) -> Done[T] | None:
+def _find_done(site: Site, unknown: Sequence[Change[T]]) -> Done[T] | None:
     """Whether one of the commits without an answer was done."""
     for change in unknown:
-        item = site.store.get(change.key)
-        if item is not None and item.value == encode(change.thing):
-            return Done(decode_as(cls, item.value), item.mod_revision)
+        item = site.store.get(change.proof.key) if change.proof else None
+        if item is not None and change.proof is not None and item.value == change.proof.value:
+            return Done(change.thing, item.mod_revision)
     return None
 
 

@@ -62,9 +62,18 @@ def run_to_exit_code(command: Callable[[], int]) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has enough; nothing may be written at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return OK
+    except OSError as error:  # the output's: everything else has been turned into an Error where it happened
+        _drop_output()
+        sys.stderr.write(f"ucloud: failed to write the answer: {error.strerror}\n")
+        return FAILED
     return code
+
+
+def _drop_output() -> None:
+    """What is still buffered goes nowhere at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(error: Error) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ucloud.cli import nouns
 from ucloud.cli.parser import Verbs, add_verb
+from ucloud.cli.plain import PlainText
 from ucloud.cli.session import Session
 from ucloud.cli.ssh import SshTarget, pick_address, render_ssh, wait_for_ssh
 from ucloud.cli.values import parse_count, parse_seconds
@@ -73,18 +74,20 @@ def _add_log(verbs: Verbs) -> None:
     parser = add_verb(verbs, "log", "Show what the VM wrote to its serial port.", _log, examples=examples)
     nouns.add_reference(parser, "vm")
     parser.add_argument("--follow", action="store_true", help="go on with what it writes, until interrupted")
+    parser.add_argument("--raw", action="store_true", help="as it is, also on a terminal, which it can then steer")
     parser.add_argument("--bytes", type=parse_count, default=_LOG_BYTES, metavar="N", help="the last N bytes (65536)")
 
 
 def _log(session: Session, args: argparse.Namespace) -> int:
     vm_id = nouns.find(session, "vm", args)["id"]
     limit_bytes = max(args.bytes, _LOG_BYTES) if args.follow else args.bytes
+    plain = PlainText() if session.out.isatty() and not args.raw else None
     seen = session.client.read_log(vm_id, limit_bytes=limit_bytes)
-    _write_bytes(session, seen[-args.bytes :])
+    _write_log(session, seen[-args.bytes :], plain)
     while args.follow:
         time.sleep(_FOLLOW_S)
         now = session.client.read_log(vm_id, limit_bytes=limit_bytes)
-        _write_bytes(session, now[measure_overlap(seen, now) :])
+        _write_log(session, now[measure_overlap(seen, now) :], plain)
         seen = now
     return 0
 
@@ -109,9 +112,10 @@ def measure_overlap(before: bytes, now: bytes) -> int:
     return matched
 
 
-def _write_bytes(session: Session, data: bytes) -> None:
+def _write_log(session: Session, data: bytes, plain: PlainText | None) -> None:
     session.out.flush()
-    session.out.buffer.write(data)
+    encoding = session.out.encoding or "utf-8"
+    session.out.buffer.write(plain.clean(data).encode(encoding, errors="replace") if plain else data)
     session.out.buffer.flush()
 
 

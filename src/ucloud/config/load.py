@@ -12,6 +12,9 @@ from typing import Any
 from ucloud.config.sections import Config
 from ucloud.errors import InvalidInput
 
+# Settings of earlier versions that have no reader any more: a file that still has them is not wrong.
+RETIRED: frozenset[str] = frozenset()
+
 
 def load_config(path: Path) -> Config:
     """The settings of a file; what it does not say has its default. Raises InvalidInput naming the key."""
@@ -31,27 +34,32 @@ def parse_config(text: str, *, origin: str) -> Config:
         raise InvalidInput(f"failed to parse {origin}: {error}", code="bad_config") from error
     sections = typing.get_type_hints(Config)
     _refuse_unknown(document, sections, origin)
-    parsed = {name: _parse_section(cls, document.get(name, {}), f"{origin}: {name}") for name, cls in sections.items()}
+    parsed = {name: _parse_section(cls, document.get(name, {}), origin, name) for name, cls in sections.items()}
     return Config(**parsed)
 
 
 def render_config(config: Config) -> str:
-    """The file that parses to ``config``, with every setting written out."""
-    lines = []
+    """The file that parses to ``config``: what differs from the defaults, so that better defaults reach old clouds."""
+    sections = []
     for section in fields(config):
-        values = getattr(config, section.name)
-        lines.append(f"[{section.name}]")
-        lines += [f"{field.name} = {_render(getattr(values, field.name))}" for field in fields(values)]
-        lines.append("")
-    return "\n".join(lines)
+        values, defaults = getattr(config, section.name), getattr(Config(), section.name)
+        names = [field.name for field in fields(values)]
+        changed = [name for name in names if getattr(values, name) != getattr(defaults, name)]
+        lines = [f"{name} = {_render(getattr(values, name))}" for name in changed]
+        if lines:
+            sections.append("\n".join([f"[{section.name}]", *lines]))
+    return "\n\n".join(sections) + "\n"
 
 
-def _parse_section(cls: type, table: Any, where: str) -> Any:
+def _parse_section(cls: type, table: Any, origin: str, section: str) -> Any:
     if not isinstance(table, Mapping):
-        raise InvalidInput(f"failed to parse {where}: expected a [section]", code="bad_config")
+        raise InvalidInput(f"failed to parse {origin}: {section}: expected a [section]", code="bad_config")
     hints = typing.get_type_hints(cls)
-    _refuse_unknown(table, hints, where)
-    return cls(**{name: _parse_value(hints[name], value, f"{where}.{name}") for name, value in table.items()})
+    kept = {name: value for name, value in table.items() if f"{section}.{name}" not in RETIRED}
+    _refuse_unknown(kept, hints, f"{origin}: {section}")
+    return cls(
+        **{name: _parse_value(hints[name], value, f"{origin}: {section}.{name}") for name, value in kept.items()}
+    )
 
 
 def _refuse_unknown(table: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:

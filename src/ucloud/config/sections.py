@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 
+from ucloud.errors import InvalidInput
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
 DEFAULT_STATE_DIRECTORY = Path("/var/lib/ucloud")
 
 
@@ -83,7 +87,8 @@ class HostSection:
 class NetworkSection:
     """``tag`` (three hex digits) marks this cloud's devices on the machine, so that two clouds can share it.
 
-    ``underlay_device`` "" means: make a bridge of our own, so that nothing leaves this machine.
+    ``underlay_device`` "" means: make a bridge of our own, so that nothing leaves this machine. ``public_prefixes`` are
+    the site's own: a network may have any private subnet, but a public one only inside these.
     """
 
     tag: str = "0a0"
@@ -92,8 +97,16 @@ class NetworkSection:
     vxlan_port: int = 4789
     group_prefix: str = "ff05::"
     ula_prefix: str = "fd00:7563:6c6f::/48"
+    public_prefixes: tuple[str, ...] = ()
     forwarders: tuple[str, ...] = ()
     domain: str = "internal"
+
+    def __post_init__(self) -> None:
+        for prefix in (self.ula_prefix, *self.public_prefixes):
+            try:
+                ip_network(prefix)
+            except ValueError as error:
+                raise InvalidInput(f"failed to read a prefix of [network]: {error}", code="bad_config") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +123,14 @@ class LogSection:
     directory: Path = DEFAULT_STATE_DIRECTORY / "log"
     level: str = "info"
     limit_kib: int = 10_240
+
+    def __post_init__(self) -> None:
+        if self.level not in LOG_LEVELS:
+            raise InvalidInput(
+                f"failed to use log.level {self.level!r}: it is none of {', '.join(LOG_LEVELS)}",
+                field="log.level",
+                code="bad_config",
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,29 +6,17 @@ any other answer is an error with the door's own words. Standard library only.
 
 from __future__ import annotations
 
-import socket
 import ssl
-from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
-from ucloud.errors import Conflict, Error, InvalidInput, MissingPrerequisite, NotFound, Unavailable
+from ucloud.errors import Conflict, Error, InvalidInput, NotFound, Unavailable
+from ucloud.system.door import door_cause, open_door
 
 PROTOCOL = "ucloud-console"
 _HEAD_LIMIT = 16384
 _BODY_LIMIT = 4096
 _READ_BYTES = 65536
 _ERRORS: dict[int, type[Error]] = {400: InvalidInput, 404: NotFound, 409: Conflict}
-
-
-@dataclass(frozen=True, slots=True)
-class TunnelTls:
-    """Our certificate, and who may be on the other side: certificates of ``ca_file`` for ``server_hostname``."""
-
-    ca_file: Path
-    cert_file: Path
-    key_file: Path
-    server_hostname: str = "ucloud"
 
 
 class Tunnel:
@@ -60,41 +48,29 @@ class Tunnel:
         except ssl.SSLEOFError:
             return b""
         except OSError as error:
-            raise Unavailable(f"failed to read from the host: {_cause(error)}") from error
+            raise Unavailable(f"failed to read from the host: {door_cause(error)}") from error
 
     def send(self, data: bytes) -> None:
         self._sock.settimeout(self._send_timeout_s)
         try:
             self._sock.sendall(data)
         except OSError as error:
-            raise Unavailable(f"failed to write to the host: {_cause(error)}") from error
+            raise Unavailable(f"failed to write to the host: {door_cause(error)}") from error
 
     def close(self) -> None:
         self._sock.close()
 
 
-def open_tunnel(door_url: str, path: str, tls: TunnelTls, *, timeout_s: float = 10.0) -> Tunnel:
+def open_tunnel(door_url: str, path: str, context: ssl.SSLContext, *, timeout_s: float = 10.0) -> Tunnel:
     """Connect to ``path`` of the door. Raises NotFound, Conflict or Unavailable in the door's words."""
-    door = urlsplit(door_url)
-    if door.scheme != "https" or not door.hostname:
-        raise Unavailable(f"failed to reach the host: its door {door_url!r} is no https URL")
-    context = _client_context(tls)
+    sock = open_door(door_url, context, timeout_s=timeout_s)
+    place = urlsplit(door_url).netloc
     try:
-        plain = socket.create_connection((door.hostname, door.port or 443), timeout=timeout_s)
-    except OSError as error:
-        raise Unavailable(f"failed to reach the host at {door.netloc}: {_cause(error)}") from error
-    try:
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock = context.wrap_socket(plain, server_hostname=tls.server_hostname)
-    except OSError as error:
-        plain.close()
-        raise Unavailable(f"failed to reach the host at {door.netloc}: {_cause(error)}") from error
-    try:
-        sock.sendall(render_upgrade(path, door.netloc))
+        sock.sendall(render_upgrade(path, place))
         return Tunnel(sock, _read_answer(sock), send_timeout_s=timeout_s)
     except OSError as error:
         sock.close()
-        raise Unavailable(f"failed to talk to the host at {door.netloc}: {_cause(error)}") from error
+        raise Unavailable(f"failed to talk to the host at {place}: {door_cause(error)}") from error
     except BaseException:
         sock.close()
         raise
@@ -145,19 +121,3 @@ def _refusal(status: int, body: bytes) -> Error:
     """The door says why in a line of text."""
     text = body.decode(errors="replace").strip() or f"the host answered {status}"
     return _ERRORS.get(status, Unavailable)(f"failed to open the console: {text}")
-
-
-def _client_context(tls: TunnelTls) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=str(tls.ca_file))
-        context.load_cert_chain(tls.cert_file, tls.key_file)
-    except OSError as error:
-        raise MissingPrerequisite(f"failed to load {tls.cert_file} or {tls.ca_file}: {_cause(error)}") from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
-def _cause(error: OSError) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    return error.strerror or str(error) or type(error).__name__

@@ -16,7 +16,7 @@ from ucloud.firewall import nft, rules
 from ucloud.firewall.rules import HostRules
 from ucloud.model.wanted import WantedNetwork, WantedNic
 from ucloud.system.netlink import open_links
-from ucloud.system.nft import apply_ruleset, list_table, remove_table, ruleset_generation
+from ucloud.system.nft import apply_ruleset, remove_table, ruleset_generation
 
 _FAMILIES = ("bridge", "inet")
 
@@ -62,11 +62,6 @@ class FirewallRoom:
     def gateway_rules(self, network: WantedNetwork) -> str:
         """The rules inside a network's gateway, for the network room to load when it makes one."""
         return nft.render_gateway(rules.gateway_rules(network))
-
-    def read(self) -> str:
-        """The live rules of this cloud on the host, as text."""
-        name = nft.bridge_table(self._settings.tag)
-        return "".join(list_table(family, name) for family in _FAMILIES)
 
     def remove_all(self) -> None:
         """Only after all taps are gone: without rules a tap would be free to send anything."""

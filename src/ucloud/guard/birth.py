@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import os
 import resource
-import select
 import signal
 from collections.abc import Callable, Sequence
 
@@ -19,6 +18,7 @@ from ucloud.errors import GuestError
 from ucloud.guard.namespace import PidNamespace
 from ucloud.hypervisor.guard_protocol import FIRST_FD, StartRequest
 from ucloud.system import process_unix
+from ucloud.system.readable import wait_readable
 
 _EXEC_TIMEOUT_S = 5.0
 _HIGH_FD = 300
@@ -73,7 +73,7 @@ def bear(
 
 def _read_fault(fault: int) -> str:
     """What went wrong in the child; "" once it has begun its program."""
-    if not select.select([fault], [], [], _EXEC_TIMEOUT_S)[0]:
+    if not wait_readable([fault], _EXEC_TIMEOUT_S):
         return f"its program did not begin within {_EXEC_TIMEOUT_S:g} s"
     return os.read(fault, 4096).decode(errors="replace")
 

@@ -42,6 +42,10 @@ class PidNamespace:
         finally:
             process_unix.enter_pids(self._own)
 
+    def is_ending(self) -> bool:
+        """Whether its first process ends or has ended, so that the kernel kills all others inside."""
+        return process_unix.is_ending(self.first_pid)
+
     def kill(self) -> None:
         """Tell the kernel to end everything inside. It is done once whoever forked them has reaped them."""
         with contextlib.suppress(ProcessLookupError):

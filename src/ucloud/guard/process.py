@@ -127,7 +127,7 @@ def _loop(server: Server, table: ProcessTable, guard: Guard, *, namespace: PidNa
     while True:
         ready = server.serve((wake, namespace.first_pidfd, *table.pidfds()), _TICK_S)
         table.reap()
-        with contextlib.suppress(OSError):  # a full disk is no reason to end all VMs
+        with contextlib.suppress(OSError, Error):  # a full disk is no reason to end all VMs
             table.trim_logs()
         guard.seal_if_told()
         if namespace.first_pidfd in ready:

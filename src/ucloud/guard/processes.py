@@ -1,8 +1,8 @@
 """All VM processes of this host, as the guard knows them: one entry per VM, running or ended.
 
-Each entry is also a file, so that a new guard finds the processes that outlived the old one; a process is known by
-pid, start time and boot of the machine. Must hold: at most one process per VM; kill and forget need its exact
-generation and boot; an entry stays until somebody forgets it.
+Each entry is also a file (``records``), so that a new guard finds the processes that outlived the old one.
+Must hold: at most one process per VM; kill and forget need its exact generation and boot; an entry stays until
+somebody forgets it; of a VM whose file is damaged nothing is said and nothing started.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import select
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from ucloud.errors import Conflict, Error, NotFound, Unavailable
+from ucloud.errors import Conflict, NotFound, Unavailable
 from ucloud.guard.birth import bear
 from ucloud.guard.namespace import PidNamespace
+from ucloud.guard.records import ProcessRecord, read_records, record_path, write_record
 from ucloud.hypervisor.guard_protocol import STDERR_TAIL_BYTES, UNKNOWN_EXIT, Named, StartRequest, VmProcess
 from ucloud.model.vm import Failover
-from ucloud.store.codec import from_plain, to_plain
 from ucloud.system import files, process_unix
+from ucloud.system.append_log import keep_tail
 from ucloud.system.clock import Clock, format_time
+from ucloud.system.readable import wait_readable
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ class ProcessTable:
         self._clock = clock
         self._boot_id = process_unix.read_boot_id()
         self._entries: dict[str, _Entry] = {}
+        self._damaged: dict[str, str] = {}
         self.sealed = False
 
     def pidfds(self) -> tuple[int, ...]:
@@ -61,14 +62,17 @@ class ProcessTable:
 
         Raises Unavailable if something that must be dead is not: no new guard may begin before it is.
         """
-        for path in sorted(self._directory.glob("*.json")):
-            entry = self._read_entry(path)
-            if entry is not None:
-                self._entries[entry.process.vm_id] = entry
-                self._write(entry)
+        records, self._damaged = read_records(self._directory)
+        for vm_id, why in self._damaged.items():
+            _log.error("vm=%s is set aside, its file in %s cannot be read: %s", vm_id, self._directory, why)
+        for vm_id, record in records.items():
+            entry = self._entries[vm_id] = self._adopt(record)
+            if entry.process != record.process:
+                self._note(entry)
 
     def start(self, request: StartRequest, descriptors: Sequence[int]) -> VmProcess:
         """See GuardClient.start."""
+        self._check_whole(request.vm_id)
         known = self._entries.get(request.vm_id)
         if known is not None:
             return self._answer_known(known.process, request)
@@ -86,7 +90,8 @@ class ProcessTable:
         return self._entries[request.vm_id].process
 
     def list(self, vm_id: str = "") -> tuple[VmProcess, ...]:
-        """See GuardClient.list."""
+        """See GuardClient.list. One whose file is damaged is left out, and an error if it is asked for by its id."""
+        self._check_whole(vm_id)
         self.reap()
         entries = self._entries.values()
         return tuple(self._shown(entry) for entry in entries if vm_id in ("", entry.process.vm_id))
@@ -103,6 +108,7 @@ class ProcessTable:
 
     def forget(self, named: Named) -> None:
         """See GuardClient.forget."""
+        self._check_whole(named.vm_id)
         entry = self._entries.get(named.vm_id)
         if entry is None or _name_of(entry.process) != named:
             return
@@ -113,32 +119,27 @@ class ProcessTable:
 
     def end_mortals(self) -> None:
         """End what must not outlive this guard, and reap it. What hangs in the kernel is said, not waited for."""
+        self.reap()  # what ended by itself did not end with the guard
         self._namespace.kill()
-        mortal = [entry for entry in self._entries.values() if entry.process.failover is Failover.RESTART]
+        mortal = [entry for entry in self._entries.values() if _is_mortal(entry.process)]
         for entry in mortal:
             if entry.pidfd >= 0:
                 try:
                     _kill_and_wait(entry)
-                    self._reap_one(entry)
+                    self._reap_one(entry, lost=True)
                 except Unavailable as error:
                     _log.error("%s", error)
 
     def reap(self) -> None:
-        """Note every process that ended, and keep the logs of the others short."""
-        ready = _readable(self.pidfds())
+        """Note every process that ended."""
+        ready = wait_readable(self.pidfds(), 0)
         for entry in self._entries.values():
             if entry.pidfd in ready:
                 self._reap_one(entry)
 
     def trim_logs(self) -> None:
         for vm_id in self._entries:
-            with contextlib.suppress(FileNotFoundError):
-                path = self._log_path(vm_id)
-                if path.stat().st_size > _LOG_LIMIT_BYTES:
-                    tail = _read_tail(path, _LOG_LIMIT_BYTES // 4)
-                    os.truncate(path, 0)  # the process appends, so it goes on at the new end
-                    with path.open("ab") as file:
-                        file.write(tail)
+            keep_tail(self._log_path(vm_id), limit_bytes=_LOG_LIMIT_BYTES, keep_bytes=_LOG_LIMIT_BYTES // 4)
 
     def close(self) -> None:
         for pidfd in self.pidfds():
@@ -170,7 +171,22 @@ class ProcessTable:
         self._entries[request.vm_id] = entry
         self._write(entry)
 
+    def _check_whole(self, vm_id: str) -> None:
+        """Raises Conflict as long as the file of this VM is there and could not be read."""
+        if vm_id not in self._damaged:
+            return
+        path = record_path(self._directory, vm_id)
+        if not path.exists():  # an operator says by this that nothing of it runs
+            del self._damaged[vm_id]
+            return
+        raise Conflict(
+            f"failed to know what runs of VM {vm_id}: its record is damaged: {self._damaged[vm_id]}",
+            code="record_damaged",
+            hint=f"make sure that no QEMU of it runs on this host, then remove {path}",
+        )
+
     def _find(self, named: Named) -> _Entry:
+        self._check_whole(named.vm_id)
         entry = self._entries.get(named.vm_id)
         if entry is None or _name_of(entry.process) != named:
             have = "none" if entry is None else f"generation {entry.process.generation}, boot {entry.process.boots}"
@@ -179,21 +195,28 @@ class ProcessTable:
             )
         return entry
 
-    def _reap_one(self, entry: _Entry) -> None:
+    def _reap_one(self, entry: _Entry, *, lost: bool = False) -> None:
+        """``lost``: it ended because this guard ends, not by its own doing."""
         exit_code, by_signal = _wait_child(entry.process.pid) if entry.is_child else (UNKNOWN_EXIT, 0)
         os.close(entry.pidfd)
         entry.pidfd = -1
+        with_guard = by_signal == signal.SIGKILL and _is_mortal(entry.process) and self._namespace.is_ending()
         entry.process = replace(
             entry.process,
             running=False,
             ended_at=format_time(self._clock.now()),
             exit_code=exit_code,
             signal=by_signal,
+            lost=lost or with_guard,
         )
         _log.info("vm=%s ended exit_code=%d signal=%d", entry.process.vm_id, exit_code, by_signal)
+        self._note(entry)
+
+    def _note(self, entry: _Entry) -> None:
+        """Write it down; if that fails, the file still says that it runs and a later guard sees that it does not."""
         try:
             self._write(entry)
-        except OSError as error:  # the file still says that it runs; a later guard will see that it does not
+        except OSError as error:
             _log.error("failed to note the end of vm=%s: %s", entry.process.vm_id, error)
 
     def _shown(self, entry: _Entry) -> VmProcess:
@@ -204,42 +227,28 @@ class ProcessTable:
             return replace(entry.process, stderr_tail=tail.decode(errors="replace"))
         return entry.process
 
-    def _read_entry(self, path: Path) -> _Entry | None:
-        try:
-            plain = files.read_json(path)
-            process = from_plain(VmProcess, plain["process"])
-            start_ticks, boot_id = int(plain["start_ticks"]), str(plain["boot_id"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise Error(
-                f"failed to read {path}: {error}", hint="is it damaged? Find what runs, then remove it"
-            ) from error
-        if not process.running:
-            return _Entry(process, start_ticks, -1, is_child=False)
-        pidfd = _open_same(process.pid, start_ticks) if boot_id == self._boot_id else -1
-        entry = _Entry(process, start_ticks, pidfd, is_child=False)
-        if pidfd >= 0 and process.failover is Failover.NONE:
+    def _adopt(self, record: ProcessRecord) -> _Entry:
+        """One that may live on goes on; one that may not is ended, if it is not yet."""
+        process = record.process
+        entry = _Entry(process, record.start_ticks, record.open_running(), is_child=False)
+        if not process.running or (entry.pidfd >= 0 and not _is_mortal(process)):
             return entry
-        if pidfd >= 0:
+        if entry.pidfd >= 0:
             _kill_and_wait(entry)
-            os.close(pidfd)
+            os.close(entry.pidfd)
             entry.pidfd = -1
-        lost = process.failover is Failover.RESTART or boot_id != self._boot_id
+        lost = _is_mortal(process) or record.boot_id != self._boot_id
         entry.process = replace(process, running=False, ended_at=format_time(self._clock.now()), lost=lost)
         return entry
 
     def _write(self, entry: _Entry) -> None:
-        plain: dict[str, Any] = {
-            "process": to_plain(entry.process),
-            "start_ticks": entry.start_ticks,
-            "boot_id": self._boot_id,
-        }
-        files.write_json(self._directory / f"{entry.process.vm_id}.json", plain)
+        write_record(self._directory, ProcessRecord(entry.process, entry.start_ticks, self._boot_id))
 
     def _drop(self, vm_id: str) -> None:
         entry = self._entries.pop(vm_id, None)
         if entry is not None and entry.pidfd >= 0:
             os.close(entry.pidfd)
-        (self._directory / f"{vm_id}.json").unlink(missing_ok=True)
+        record_path(self._directory, vm_id).unlink(missing_ok=True)
         self._log_path(vm_id).unlink(missing_ok=True)
 
     def _log_path(self, vm_id: str) -> Path:
@@ -254,17 +263,15 @@ def _name_of(process: VmProcess) -> Named:
     return Named(process.vm_id, process.generation, process.boots)
 
 
-def _readable(descriptors: Sequence[int], timeout_s: float = 0.0) -> set[int]:
-    poll = select.poll()
-    for descriptor in descriptors:
-        poll.register(descriptor, select.POLLIN)
-    return {descriptor for descriptor, _ in poll.poll(timeout_s * 1000)}
+def _is_mortal(process: VmProcess) -> bool:
+    """Whether it may be started elsewhere, so that it must end with its guard."""
+    return process.failover is Failover.RESTART
 
 
 def _kill_and_wait(entry: _Entry) -> None:
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(entry.pidfd, signal.SIGKILL)
-    if not _readable([entry.pidfd], _REAP_TIMEOUT_S):
+    if not wait_readable([entry.pidfd], _REAP_TIMEOUT_S):
         raise Unavailable(
             f"failed to end VM {entry.process.vm_id}: process {entry.process.pid} is killed but not gone",
             hint="it may hang in the kernel on its storage",
@@ -276,18 +283,6 @@ def _wait_child(pid: int) -> tuple[int, int]:
     """Exit code (or UNKNOWN_EXIT) and signal (or 0) of a child that has ended."""
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return (status, 0) if status >= 0 else (UNKNOWN_EXIT, -status)
-
-
-def _open_same(pid: int, start_ticks: int) -> int:
-    """A pidfd of ``pid`` if it is still the process started then, else −1."""
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return -1
-    if process_unix.read_start_ticks(pid) == start_ticks:
-        return pidfd
-    os.close(pidfd)
-    return -1
 
 
 def _read_tail(path: Path, limit: int) -> bytes:

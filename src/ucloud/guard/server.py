@@ -19,9 +19,9 @@ from typing import Any
 
 from ucloud.errors import Error, InvalidInput
 from ucloud.hypervisor.guard_protocol import FDS_LIMIT, REQUEST_LIMIT_BYTES, encode_answer, encode_error, parse_request
-from ucloud.hypervisor.unix_socket import listen_unix
 from ucloud.system.clock import Clock
 from ucloud.system.process_unix import peer_of
+from ucloud.system.unix_socket import listen_unix
 
 _log = logging.getLogger(__name__)
 

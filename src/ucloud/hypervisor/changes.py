@@ -34,15 +34,36 @@ def record_action(record: VmRecord, action: Action, now: Now) -> VmRecord:
     match action:
         case PowerDown(timeout_s=timeout_s):
             return _record_power_down(record, timeout_s, now)
-        case Kill():
-            return _record_end(record, End.STOPPED, "killed: it did not power off in time", now)
-        case Quit(end=end, detail=detail) | Collect(end=end, detail=detail):
+        case Kill(end=end, detail=detail) | Quit(end=end, detail=detail) | Collect(end=end, detail=detail):
             return _record_end(record, end, detail, now)
         case CancelStop():
-            return replace(record, stop_at_s=0.0, stop_until="", asked_at_s=0.0)
+            return _record_no_stop(record)
         case Resume():
             return replace(record, resumed_at_s=now.monotonic_s)
     return record
+
+
+def record_halt(record: VmRecord, timeout_s: float, now: Now) -> VmRecord:
+    """Written before the whole cloud of this host is stopped, which is no wish for this VM: it shall run again.
+
+    The deadline makes the next agent forget all this, if the stop was interrupted and the guest went on.
+    """
+    ended = _record_end(record, End.LOST, "the cloud on this host was stopped", now)
+    return ended if record.stop_at_s else _record_power_down(ended, timeout_s, now)
+
+
+def _record_no_stop(record: VmRecord) -> VmRecord:
+    """The guest runs on: neither the deadline nor the end that was noted ahead of it are true."""
+    return replace(
+        record,
+        stop_at_s=0.0,
+        stop_until="",
+        asked_at_s=0.0,
+        end=End.NONE,
+        end_detail="",
+        ended_at="",
+        ended_at_s=0.0,
+    )
 
 
 def _record_power_down(record: VmRecord, timeout_s: float, now: Now) -> VmRecord:

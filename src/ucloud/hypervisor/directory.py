@@ -7,18 +7,17 @@ their place.
 
 from __future__ import annotations
 
-import os
 import shutil
-import stat
 import threading
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ucloud.errors import Conflict, GuestError
+from ucloud.errors import GuestError
 from ucloud.hypervisor.machine import Machine, lowest_free_uid, new_machine
 from ucloud.hypervisor.record import VmRecord, in_this_boot
 from ucloud.store.codec import from_plain, to_plain
 from ucloud.system import files
+from ucloud.system.append_log import keep_tail, open_append
 
 T = TypeVar("T")
 
@@ -90,8 +89,7 @@ class VmDirectories:
 
     def open_serial_log(self, vm_id: str) -> int:
         """A descriptor for appending, which QEMU gets."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(self.serial_log(vm_id), flags, 0o600)
+        return open_append(self.serial_log(vm_id))
 
     def _state_of(self, vm_id: str) -> Path:
         return self._state / _checked(vm_id)
@@ -101,25 +99,8 @@ class VmDirectories:
 
 
 def trim_serial_log(path: Path, *, limit_kib: int) -> bool:
-    """Cut a log over its limit to its last half; QEMU appends, so it goes on at the new end. Returns whether it cut.
-
-    What the guest writes in the very moment of the cut may be lost.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_APPEND | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    with os.fdopen(descriptor, "r+b") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise Conflict(f"failed to trim {path}: it is no regular file")
-        if status.st_size <= limit_kib * 1024:
-            return False
-        file.seek(status.st_size - limit_kib * 512)
-        tail = file.read()
-        file.truncate(0)
-        file.write(tail)
-        return True
+    """Cut a log over its limit to its last half; QEMU appends to it. Returns whether it cut."""
+    return keep_tail(path, limit_bytes=limit_kib * 1024)
 
 
 def _checked(vm_id: str) -> str:

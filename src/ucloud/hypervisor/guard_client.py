@@ -24,7 +24,7 @@ from ucloud.hypervisor.guard_protocol import (
     parse_hello,
     parse_process,
 )
-from ucloud.hypervisor.unix_socket import connect_unix
+from ucloud.system.unix_socket import connect_unix
 
 DEFAULT_TIMEOUT_S = 10.0
 
@@ -60,10 +60,6 @@ class GuardClient:
     def forget(self, named: Named) -> None:
         """Drop the memory of an ended process. Raises Conflict if it runs; no error if it is unknown."""
         self._ask(encode_request("forget", named))
-
-    def seal(self) -> None:
-        """Refuse all starts from now on, until the guard is started anew."""
-        self._ask(encode_request("seal"))
 
     def _ask(self, request: bytes, descriptors: Sequence[int] = ()) -> Any:
         try:

@@ -41,7 +41,8 @@ class Guest(StrEnum):
 class ObservedVm:
     """``unknown`` says why nothing is known of the process, "" if it is; ``has_files``: its directory is here.
 
-    ``qemu_version`` is that of the QEMU that runs, which may be older than the installed one.
+    ``qemu_version`` is that of the QEMU that runs, which may be older than the installed one. ``disowned`` says why
+    the process may not go on, "" if it may: the agent compares it with the VM's run lock (docs on failover, rule D).
     """
 
     vm_id: str
@@ -51,6 +52,7 @@ class ObservedVm:
     guest: Guest = Guest.NONE
     qemu_version: str = ""
     unknown: str = ""
+    disowned: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +92,12 @@ class Quit:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """SIGKILL to exactly this process."""
+    """SIGKILL to exactly this process; ``end`` and ``detail`` are what is noted of it."""
 
     generation: int
     boots: int
+    end: End = End.STOPPED
+    detail: str = "killed: it did not power off in time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +149,9 @@ def plan_vm(wanted: WantedVm | None, observed: ObservedVm, now: Now) -> Plan:
         return _plan_absent(wanted, observed, now)
     if not process.running:
         return _plan_ended(process, observed.record)
+    if observed.disowned:
+        kill = Kill(process.generation, process.boots, End.LOST, observed.disowned)
+        return Plan(GuestState.STOPPING, kill, observed.disowned)
     if wanted is None:
         return Plan(_state_of(observed), reason="no document wants this VM; left alone")
     if (wanted.generation, wanted.boots) < (process.generation, process.boots):
@@ -167,7 +174,7 @@ def _why_stop(wanted: WantedVm, process: VmProcess) -> str:
 
 def _plan_running(observed: ObservedVm, process: VmProcess, now: Now) -> Plan:
     """It runs and shall run: act only on what the guest did."""
-    end = _own_end(observed)
+    end = own_end(observed.guest, observed.record)
     if end:
         return _plan_quit(end, observed.record, process, now)
     if observed.guest is Guest.IO_ERROR:
@@ -185,7 +192,7 @@ def _plan_running(observed: ObservedVm, process: VmProcess, now: Now) -> Plan:
 def _plan_stopping(wanted: WantedVm, observed: ObservedVm, process: VmProcess, now: Now, why: str) -> Plan:
     """It runs and shall not: the power button, again from time to time, and at the deadline SIGKILL."""
     record = observed.record
-    end = _own_end(observed)
+    end = own_end(observed.guest, observed.record)
     if end:
         return _plan_quit(end, record, process, now)
     if wanted.gone and not wanted.keep_disk:  # nothing of it will be left to flush
@@ -202,12 +209,12 @@ def _plan_stopping(wanted: WantedVm, observed: ObservedVm, process: VmProcess, n
     return Plan(GuestState.STOPPING, None, why, record.stop_until, min(again_s, record.stop_at_s))
 
 
-def _own_end(observed: ObservedVm) -> tuple[End, str] | None:
+def own_end(guest: Guest, record: VmRecord) -> tuple[End, str] | None:
     """How the guest ended although QEMU still runs, None if it did not."""
-    if observed.guest is Guest.CRASHED:
+    if guest is Guest.CRASHED:
         return End.CRASHED, "the guest's kernel panicked, or its processor could not go on"
-    if observed.guest is Guest.POWERED_OFF:
-        asked = observed.record.stop_at_s > 0
+    if guest is Guest.POWERED_OFF:
+        asked = record.stop_at_s > 0
         return (End.STOPPED, "powered off as asked") if asked else (End.POWERED_OFF, "the guest powered itself off")
     return None
 

@@ -20,6 +20,7 @@ from ucloud.hypervisor.command_line import Descriptors, Launch, NicDevice, rende
 from ucloud.hypervisor.directory import VmDirectories, trim_serial_log
 from ucloud.hypervisor.guard_client import GuardClient
 from ucloud.hypervisor.guard_protocol import FIRST_FD, Named, StartRequest
+from ucloud.hypervisor.guest import ask_guest, tell_qemu
 from ucloud.hypervisor.machine import Machine, with_nics
 from ucloud.hypervisor.plan import (
     Action,
@@ -35,22 +36,12 @@ from ucloud.hypervisor.plan import (
     Start,
 )
 from ucloud.hypervisor.qemu_facts import QemuFacts, observe_qemu
-from ucloud.hypervisor.qmp import Qmp
 from ucloud.hypervisor.resources import Resources, Tap
-from ucloud.hypervisor.unix_socket import listen_unix
 from ucloud.model.wanted import WantedVm
 from ucloud.system.process_unix import read_boot_id
+from ucloud.system.unix_socket import listen_unix
 
-_QMP_TIMEOUT_S = 3.0
 _OWN_SOCKETS = 3  # QMP, events, serial console; the serial log comes behind them, then the taps
-
-_GUESTS = {
-    "running": Guest.RUNNING,
-    "shutdown": Guest.POWERED_OFF,
-    "guest-panicked": Guest.CRASHED,
-    "internal-error": Guest.CRASHED,
-    "io-error": Guest.IO_ERROR,
-}
 
 
 class QemuHypervisor:
@@ -76,7 +67,7 @@ class QemuHypervisor:
             return ObservedVm(vm_id, record, has_files, unknown=error.message)
         if not processes:
             return ObservedVm(vm_id, record, has_files)
-        guest, version = self._ask_guest(vm_id) if processes[0].running else (Guest.NONE, "")
+        guest, version = ask_guest(self._directories.qmp_socket(vm_id)) if processes[0].running else (Guest.NONE, "")
         return ObservedVm(vm_id, record, has_files, processes[0], guest, version)
 
     def prepare(self, vm_id: str) -> Machine:
@@ -193,22 +184,8 @@ class QemuHypervisor:
         group = observe_kvm_group() if self._accelerator is Accelerator.KVM else 0
         return (group,) if group else ()
 
-    def _ask_guest(self, vm_id: str) -> tuple[Guest, str]:
-        """The guest's state and QEMU's version."""
-        try:
-            with self._connect(vm_id) as qmp:
-                status, version = qmp.execute("query-status"), qmp.version
-        except (Unavailable, GuestError):
-            return Guest.SILENT, ""
-        word = status.get("status") if isinstance(status, dict) else None
-        return (_GUESTS.get(str(word), Guest.PAUSED) if word else Guest.SILENT), version
-
     def _command(self, vm_id: str, command: str) -> None:
-        with self._connect(vm_id) as qmp:
-            qmp.execute(command)
-
-    def _connect(self, vm_id: str) -> Qmp:
-        return Qmp.connect(self._directories.qmp_socket(vm_id), timeout_s=_QMP_TIMEOUT_S)
+        tell_qemu(self._directories.qmp_socket(vm_id), command)
 
     def _collect(self, vm_id: str) -> None:
         for process in self._guard.list(vm_id):

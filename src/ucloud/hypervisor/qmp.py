@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from ucloud.errors import GuestError, Unavailable
-from ucloud.hypervisor.unix_socket import connect_unix
+from ucloud.system.unix_socket import connect_unix
 
 DEFAULT_TIMEOUT_S = 5.0
 LINE_LIMIT_BYTES = 1 << 20

@@ -2,7 +2,7 @@
 
 One thread listens on the second QMP socket of every watched VM and calls ``wake`` with the VM's id. Events only wake
 (law 3): what happened is found out by the next pass. A connection that cannot be made or that breaks is a wake-up
-too, and ``watch`` is called again by that pass.
+too, and ``watch`` is called again by that pass; one that breaks again and again is left alone for a while.
 """
 
 from __future__ import annotations
@@ -13,16 +13,19 @@ import os
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ucloud.errors import Error
 from ucloud.hypervisor.qmp import Event, Greeting, Lines, parse_message
-from ucloud.hypervisor.unix_socket import connect_unix
+from ucloud.system.unix_socket import connect_unix
 
 _log = logging.getLogger(__name__)
 
+BREAKS_LIMIT = 3
+BREAK_PAUSE_S = 1.0
 _CONNECT_TIMEOUT_S = 1.0
 _CAPABILITIES = b'{"execute": "qmp_capabilities"}\n'
 _WAKING = frozenset(
@@ -38,6 +41,19 @@ class _Watched:
     lines: Lines = field(default_factory=Lines)
 
 
+@dataclass(slots=True)
+class _Breaks:
+    """How often the connection to one QEMU broke without a longer pause in between, and when last."""
+
+    pid: int
+    count: int = 0
+    last_s: float = 0.0
+
+    def add(self, now_s: float) -> None:
+        self.count = self.count + 1 if now_s < self.last_s + BREAK_PAUSE_S else 1
+        self.last_s = now_s
+
+
 class GuestWatcher:
     """``watch`` and ``forget`` may be called from any thread; ``wake`` is called from the watcher's own."""
 
@@ -45,6 +61,7 @@ class GuestWatcher:
         self._wake = wake
         self._lock = threading.Lock()
         self._watched: dict[str, _Watched] = {}
+        self._breaks: dict[str, _Breaks] = {}
         self._wakeup_read, self._wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="guest-watcher", daemon=True)
@@ -59,6 +76,8 @@ class GuestWatcher:
             known = self._watched.get(vm_id)
             if known is not None and known.pid == pid:
                 return True
+            if self._must_rest(vm_id, pid):
+                return False
         with contextlib.suppress(OSError):  # it ends or is not there yet: the next pass sees it
             connection = connect_unix(path, _CONNECT_TIMEOUT_S)
             connection.setblocking(False)
@@ -67,6 +86,8 @@ class GuestWatcher:
         return False
 
     def forget(self, vm_id: str) -> None:
+        with self._lock:
+            self._breaks.pop(vm_id, None)
         self._replace(vm_id, None)
 
     def close(self) -> None:
@@ -77,6 +98,19 @@ class GuestWatcher:
             watched.socket.close()
         os.close(self._wakeup_read)
         os.close(self._wakeup_write)
+
+    def _must_rest(self, vm_id: str, pid: int) -> bool:
+        """Whether this QEMU hung up so often just now that another try would only wake its VM again."""
+        breaks = self._breaks.get(vm_id)
+        if breaks is None or breaks.pid != pid or breaks.count < BREAKS_LIMIT:
+            return False
+        return time.monotonic() < breaks.last_s + BREAK_PAUSE_S
+
+    def _note_break(self, watched: _Watched) -> None:
+        breaks = self._breaks.get(watched.vm_id)
+        if breaks is None or breaks.pid != watched.pid:
+            breaks = self._breaks[watched.vm_id] = _Breaks(watched.pid)
+        breaks.add(time.monotonic())
 
     def _replace(self, vm_id: str, watched: _Watched | None) -> None:
         with self._lock:
@@ -118,6 +152,7 @@ class GuestWatcher:
             if over:
                 del self._watched[watched.vm_id]
                 watched.socket.close()
+                self._note_break(watched)
         if woken:
             self._wake(watched.vm_id)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from ucloud.errors import Conflict, Exhausted, InvalidInput
+from ucloud.model.devices import UPLINK_HOST_IPV6
 
 Subnet = IPv4Network | IPv6Network
 Choose = Callable[[int], int]  # like secrets.randbelow: a number below its argument
@@ -33,6 +34,16 @@ RESERVED: tuple[tuple[Subnet, str], ...] = (
     (IPv6Network("fe80::/10"), "link-local"),
     (IPv6Network("fec0::/10"), "site-local, withdrawn by RFC 3879"),
     (IPv6Network("ff00::/8"), "multicast"),
+    (IPv6Network(f"{UPLINK_HOST_IPV6}/64", strict=False), "between hosts and gateways"),
+)
+
+# What anybody may have. A subnet becomes a route on hosts: with any other, a user would take their traffic.
+PRIVATE: tuple[Subnet, ...] = (
+    IPv4Network("10.0.0.0/8"),
+    IPv4Network("172.16.0.0/12"),
+    IPv4Network("192.168.0.0/16"),
+    IPv4Network("100.64.0.0/10"),
+    IPv6Network("fc00::/7"),
 )
 
 
@@ -73,8 +84,11 @@ def parse_ipv4_subnet(text: str) -> IPv4Network:
     return network
 
 
-def check_free(subnet: Subnet, taken: Iterable[tuple[str, str]], *, field: str) -> None:
-    """Refuse a subnet that overlaps a reserved range or one of ``taken`` (subnet, who has it). Raises Conflict."""
+def check_free(subnet: Subnet, taken: Iterable[tuple[str, str]], *, field: str, public: Iterable[str] = ()) -> None:
+    """Refuse a subnet that overlaps a reserved range or one of ``taken`` (subnet, who has it). Raises Conflict.
+
+    One that is not private must lie inside one of ``public``, the site's own prefixes. Raises InvalidInput.
+    """
     others = [(network, why) for network, why in RESERVED]
     others += [(ipaddress.ip_network(text), owner) for text, owner in taken]
     for other, owner in others:
@@ -84,6 +98,17 @@ def check_free(subnet: Subnet, taken: Iterable[tuple[str, str]], *, field: str) 
                 hint="choose another subnet",
                 code="subnet_overlaps",
             )
+    if not any(_lies_in(subnet, allowed) for allowed in (*PRIVATE, *map(ipaddress.ip_network, public))):
+        raise InvalidInput(
+            f"failed to use {subnet} as {field}: it is neither private nor this site's own",
+            field=field,
+            hint="choose a private one, or have the operator add yours to network.public_prefixes",
+            code="subnet_not_allowed",
+        )
+
+
+def _lies_in(subnet: Subnet, other: Subnet) -> bool:
+    return subnet.version == other.version and subnet.overlaps(other) and subnet.prefixlen >= other.prefixlen
 
 
 def pick_ipv6_prefix(site: str, taken: Collection[str], choose: Choose) -> IPv6Network:
@@ -104,14 +129,6 @@ def pick_vni(taken: Collection[int], choose: Choose) -> int:
         if VNIS[index] not in taken:
             return VNIS[index]
     raise Exhausted("failed to find a free VNI: all are taken")
-
-
-def ipv6_of_mac(prefix: str, mac: str) -> str:
-    """The address that SLAAC makes: modified EUI-64 (RFC 4291, appendix A)."""
-    network = IPv6Network(prefix)
-    octets = bytes.fromhex(mac.replace(":", ""))
-    interface = bytes([octets[0] ^ 0x02]) + octets[1:3] + b"\xff\xfe" + octets[3:]
-    return str(IPv6Address(int(network.network_address) | int.from_bytes(interface)))
 
 
 def pick_ipv4(subnet: str, taken: Collection[str], choose: Choose) -> str:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from ucloud.errors import MissingPrerequisite
 from ucloud.system import files
 
 NAME = "ucloud"
@@ -25,9 +26,17 @@ _BACKDATE = datetime.timedelta(hours=1)  # machines whose clocks differ a little
 
 
 def ensure_authority(directory: Path) -> None:
-    """Make ``ca.pem`` and ``ca.key`` in ``directory`` unless they are there."""
-    if (directory / "ca.pem").exists():
+    """Make ``ca.pem`` and ``ca.key`` in ``directory`` unless they are there.
+
+    Raises MissingPrerequisite if one of the two is lost: a new authority would lock everybody out.
+    """
+    there = [(directory / name).exists() for name in ("ca.key", "ca.pem")]
+    if all(there):
         return
+    if there[1]:
+        raise MissingPrerequisite(
+            f"failed to use the authority in {directory}: ca.key is missing", hint="restore it from a backup"
+        )
     files.ensure_directory(directory)
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, NAME)])
@@ -53,8 +62,8 @@ def ensure_authority(directory: Path) -> None:
 
 
 def ensure_certificate(directory: Path, name: str, *, addresses: Sequence[str] = ("127.0.0.1", "::1")) -> None:
-    """Make ``<name>.pem`` and ``<name>.key``, for servers and clients alike, unless they are there."""
-    if (directory / f"{name}.pem").exists():
+    """Make ``<name>.pem`` and ``<name>.key``, for servers and clients alike, unless both are there."""
+    if all((directory / f"{name}.{ending}").exists() for ending in ("pem", "key")):
         return
     authority = x509.load_pem_x509_certificate((directory / "ca.pem").read_bytes())
     authority_key = serialization.load_pem_private_key((directory / "ca.key").read_bytes(), password=None)

@@ -26,7 +26,6 @@ from ucloud.system.run import run
 Say = Callable[[str], None]
 
 IMAGE, NETWORK, KEY, VM = "tiny", "main", "demo", "demo"
-IPV4_SUBNET = "10.97.0.0/24"
 RUNNING_TIMEOUT_S = 120.0
 LOGIN_TIMEOUT_S = 120.0
 GONE_TIMEOUT_S = 120.0
@@ -55,12 +54,12 @@ def demo(directory: Path, *, say: Say) -> dict[str, float]:
     layout, clock = Layout(directory), SystemClock()
     steps = Steps(clock, say)
     with steps.step("up_s", "starting the cloud"):
-        up(directory, timeout_s=60.0, say=lambda text: say(f"  {text}"))
+        config = up(directory, timeout_s=60.0, say=lambda text: say(f"  {text}"))
     with Client(load_profile(layout.client_file)) as client:
         with steps.step("image_s", f"image {IMAGE}: built from Debian packages and imported"):
             image = ensure_image(client, layout, say)
         with steps.step("network_s", f"network {NETWORK}"):
-            network = ensure(client, "network", NETWORK, {"ipv4_subnet": IPV4_SUBNET})
+            network = ensure(client, "network", NETWORK, {"ipv4_subnet": subnet_of(config.network.tag)})
         with steps.step("key_s", f"ssh key {KEY}"):
             key = ensure(client, "key", KEY, {"public_key": make_key(layout)})
         with steps.step("running_s", f"VM {VM}: from the API call until it runs"):
@@ -71,6 +70,12 @@ def demo(directory: Path, *, say: Say) -> dict[str, float]:
         raise CommandFailed(f"failed the demo: the guest calls itself {hostname!r}, not {VM!r}")
     say(f"the VM answered as {hostname} at {vm['spec']['nics'][0]['ipv6']}")
     return steps.seconds
+
+
+def subnet_of(tag: str) -> str:
+    """An IPv4 subnet for the demo's network that another cloud on this machine does not take: no two share a tag."""
+    number = int(tag, 16)
+    return f"10.{96 + (number >> 8)}.{number & 255}.0/24"
 
 
 def ensure(client: Client, noun: str, name: str, fields: dict[str, Any]) -> dict[str, Any]:

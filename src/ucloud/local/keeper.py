@@ -5,13 +5,16 @@ The flags are those that failover was measured with (short elections, pre-vote, 
 
 from __future__ import annotations
 
+import os
 import threading
-from pathlib import Path
 
 from ucloud.config import Config
 from ucloud.errors import CommandFailed
 from ucloud.system import files
+from ucloud.system.append_log import open_append
 from ucloud.system.run import spawn
+
+MEMBER_LOG = "etcd-member.log"  # the supervisor keeps it short
 
 STOP_TIMEOUT_S = 10.0
 
@@ -51,10 +54,12 @@ def render_etcd_command(config: Config) -> tuple[str, ...]:
 def main(config: Config, stopping: threading.Event) -> int:
     """Run etcd until it ends or ``stopping``. Returns its exit code."""
     files.ensure_directory(config.etcd.data_directory)
-    log_path = config.log.directory / "etcd-member.log"
-    _bound(log_path, config.log.limit_kib)
-    with log_path.open("ab") as log:
+    log_path = config.log.directory / MEMBER_LOG
+    log = open_append(log_path)
+    try:
         member = spawn(render_etcd_command(config), log=log, new_session=False, die_with_parent=True)
+    finally:
+        os.close(log)
     try:
         while member.poll() is None and not stopping.wait(0.2):
             pass
@@ -65,9 +70,3 @@ def main(config: Config, stopping: threading.Event) -> int:
     if stopping.is_set():
         return 0
     raise CommandFailed(f"etcd ended with {member.returncode}", hint=f"see {log_path}")
-
-
-def _bound(path: Path, limit_kib: int) -> None:
-    """Turn the member's own log over at a start, when it is too large."""
-    if path.exists() and path.stat().st_size > limit_kib * 1024:
-        path.replace(path.with_name(f"{path.name}.1"))

@@ -161,11 +161,20 @@ def free_ports(preferred: tuple[int, ...]) -> tuple[int, ...]:
             one.close()
 
 
-def _bind(port: int) -> socket.socket | None:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+def is_port_free(address: str, port: int) -> bool:
+    """Whether a server could listen there now."""
+    listener = _bind(port, address)
+    if listener is None:
+        return False
+    listener.close()
+    return True
+
+
+def _bind(port: int, address: str = "127.0.0.1") -> socket.socket | None:
+    listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind(("127.0.0.1", port))
+        listener.bind((address, port))
         listener.listen(1)
     except OSError:
         listener.close()

@@ -1,7 +1,7 @@
 """The processes of a cloud of one machine, and how one of them is found: each holds a lock on a file with its pid.
 
-So a process is known to run by what the kernel holds for it, not by a number that may be somebody else's by now,
-and a new supervisor finds those that an earlier one started.
+So a process is known to run by what the kernel holds for it, and a new supervisor finds those that an earlier one
+started. The pid in the file counts only with the start time beside it: it may be somebody else's by now.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ucloud.errors import Conflict, DeadlineExceeded
 from ucloud.system.clock import Clock
+from ucloud.system.process_unix import read_start_ticks
 
 TAKE_TIMEOUT_S = 3.0
 STOP_TIMEOUT_S = 15.0
@@ -31,11 +32,12 @@ class Program:
 
 
 SUPERVISOR = "supervise"
+GUARD = Program("guard", "life sign, parent of the VMs")
 
 # In the order of their start; they stop in the opposite order. Each copes with the others not being there.
 PROGRAMS = (
     Program("etcd", "the state"),
-    Program("guard", "life sign, parent of the VMs"),
+    GUARD,
     Program("metadata", "answers guests"),
     Program("agent", "makes this host look as wanted"),
     Program("scheduler", "places VMs"),
@@ -59,7 +61,7 @@ def only_one(run_directory: Path, name: str, clock: Clock) -> Iterator[None]:
     try:
         _take(descriptor, name, clock)
         os.truncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        os.pwrite(descriptor, f"{os.getpid()} {read_start_ticks(os.getpid())}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)
@@ -78,34 +80,65 @@ def _take(descriptor: int, name: str, clock: Clock) -> None:
             return
 
 
+def is_running(run_directory: Path, name: str) -> bool:
+    """Whether a process of this name runs, also if it has only just begun."""
+    return _look(run_directory, name) is not None
+
+
 def running_pid(run_directory: Path, name: str) -> int:
-    """The pid of the process of this name, 0 if none runs."""
+    """The pid of the process of this name; 0 if none runs, or if it has not written its pid yet."""
+    return _look(run_directory, name) or 0
+
+
+def _look(run_directory: Path, name: str) -> int | None:
+    """The pid of who holds the lock, 0 if that is not known (yet), None if nobody does."""
     try:
         descriptor = os.open(lock_file(run_directory, name), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        return 0
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        text = os.pread(descriptor, 32, 0).strip()
-        return int(text) if text.isdigit() else 0
+        return _parse_pid(os.pread(descriptor, 64, 0))
     else:
-        return 0
+        return None
     finally:
         os.close(descriptor)
 
 
+def _parse_pid(text: bytes) -> int:
+    words = text.split()
+    if len(words) != 2 or not all(word.isdigit() for word in words):
+        return 0
+    pid, start_ticks = map(int, words)
+    return pid if start_ticks and read_start_ticks(pid) == start_ticks else 0
+
+
 def stop_process(run_directory: Path, name: str, clock: Clock, *, timeout_s: float = STOP_TIMEOUT_S) -> bool:
     """SIGTERM, and SIGKILL after ``timeout_s``; whether there was something to stop. Returns when it has ended."""
-    pid = running_pid(run_directory, name)
-    if not pid:
+    if not is_running(run_directory, name):
         return False
     for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
+        pid = _wait_pid(run_directory, name, clock, timeout_s)
+        if pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
         deadline_s = clock.monotonic_s() + timeout_s
         while clock.monotonic_s() < deadline_s:
-            if not running_pid(run_directory, name):
+            if not is_running(run_directory, name):
                 return True
             clock.sleep(_TRY_AGAIN_S)
     raise DeadlineExceeded(f"failed to stop {name}: process {pid} does not end", hint="is it stuck in the kernel?")
+
+
+def _wait_pid(run_directory: Path, name: str, clock: Clock, timeout_s: float) -> int:
+    """The pid of one that may have only just begun, or whose children end after it; 0 once nobody holds the lock."""
+    deadline_s = clock.monotonic_s() + timeout_s
+    while (pid := _look(run_directory, name)) == 0:
+        if clock.monotonic_s() > deadline_s:
+            raise DeadlineExceeded(
+                f"failed to stop {name}: it runs, but its pid is not in {lock_file(run_directory, name)}",
+                hint="find it with 'fuser' on that file",
+            )
+        clock.sleep(_TRY_AGAIN_S)
+    return pid or 0

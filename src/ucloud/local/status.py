@@ -110,5 +110,6 @@ def render(report: Report) -> str:
         render_table(("PROCESS", "STATUS", "PID", "STARTS", "FOR"), rows),
         render_table(("PART", "STATUS", "REASON"), parts) if parts else "",
         render_table(("DOOR", "ADDRESS"), sorted(report.addresses.items())),
+        "".join(f"host {host['name']}: {problem}\n" for host in report.hosts for problem in host["status"]["problems"]),
     ]
     return "\n".join(section for section in sections if section).rstrip("\n")

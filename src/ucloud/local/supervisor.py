@@ -2,29 +2,35 @@
 
 Finds processes of an earlier supervisor and watches them without restarting them. Ending the supervisor, gently or
 not, stops nothing: VMs and control plane go on until the next one comes. It is ``ucloud down`` that stops them.
+What nobody else bounds is kept short here: the output of the processes and of etcd, and the guests' serial logs, which
+an agent that waits for the store does not look after.
 """
 
 from __future__ import annotations
 
 import logging
-import subprocess
 import sys
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ucloud.config import Config
-from ucloud.local.processes import PROGRAMS, Program, running_pid
+from ucloud.errors import Error
+from ucloud.hypervisor.directory import VmDirectories
+from ucloud.local import keeper
+from ucloud.local.processes import PROGRAMS, Program, is_running, running_pid
 from ucloud.reconcile.loop import backoff_s
 from ucloud.system import files
+from ucloud.system.append_log import keep_tail, open_output
 from ucloud.system.clock import Clock, SystemClock
-from ucloud.system.run import spawn
+from ucloud.system.run import Process, spawn
 
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.1
 STABLE_AFTER_S = 5.0
-STOP_TIMEOUT_S = 15.0
+TIDY_EVERY_S = 1.0
 
 
 @dataclass(slots=True)
@@ -32,7 +38,7 @@ class Slot:
     """One process: who runs, and when to try again."""
 
     program: Program
-    child: subprocess.Popen[bytes] | None = None
+    child: Process | None = None
     pid: int = 0
     started_s: float = 0.0
     failures: int = 0
@@ -45,21 +51,43 @@ def command_of(program: Program, config_file: Path) -> tuple[str, ...]:
 
 
 class Supervisor:
-    """``spawn_program`` starts a program and returns its process; ``find`` tells the pid of one that runs."""
+    """``command`` is how a program is started; ``tidy`` is called about once a second."""
 
-    def __init__(self, config_file: Path, run_directory: Path, log_directory: Path, clock: Clock) -> None:
-        self._config_file = config_file
+    def __init__(
+        self,
+        run_directory: Path,
+        log_directory: Path,
+        clock: Clock,
+        *,
+        command: Callable[[Program], Sequence[str | Path]],
+        tidy: Callable[[], None],
+        programs: Sequence[Program] = PROGRAMS,
+    ) -> None:
         self._run_directory = run_directory
         self._log_directory = log_directory
         self._clock = clock
-        self.slots = [Slot(program) for program in PROGRAMS]
+        self._command = command
+        self._tidy = tidy
+        self._tidy_at_s = 0.0
+        self.slots = [Slot(program) for program in programs]
 
     def run(self, stopping: threading.Event) -> None:
         """Tend the processes until ``stopping``; they are left running."""
         while not stopping.is_set():
             if self._tend_all():
                 self._write_state()
+            self._tidy_sometimes()
             stopping.wait(LOOK_EVERY_S)
+
+    def _tidy_sometimes(self) -> None:
+        now_s = self._clock.monotonic_s()
+        if now_s < self._tidy_at_s:
+            return
+        self._tidy_at_s = now_s + TIDY_EVERY_S
+        try:
+            self._tidy()
+        except (Error, OSError) as error:  # a full or broken disk is no reason to tend nobody
+            logger.warning("failed to keep files short: %s", error)
 
     def _tend_all(self) -> bool:
         """Every process is looked after, whatever the ones before it did."""
@@ -76,8 +104,8 @@ class Supervisor:
         if slot.child is not None:
             self._note_end(slot, now_s)
             return True
-        pid = running_pid(self._run_directory, slot.program.name)
-        if pid:
+        if is_running(self._run_directory, slot.program.name):
+            pid = running_pid(self._run_directory, slot.program.name)  # 0 as long as it has only just begun
             found, slot.pid = slot.pid != pid, pid
             return found
         if now_s < slot.not_before_s:
@@ -86,8 +114,8 @@ class Supervisor:
         return True
 
     def _start(self, slot: Slot, now_s: float) -> None:
-        with (self._log_directory / f"{slot.program.name}.out").open("wb") as output:
-            slot.child = spawn(command_of(slot.program, self._config_file), log=output)
+        with open_output(self._log_directory, slot.program.name) as output:
+            slot.child = spawn(self._command(slot.program), log=output)
         slot.pid = slot.child.pid
         slot.started_s = now_s
         slot.starts += 1
@@ -106,7 +134,24 @@ class Supervisor:
         files.write_json(self._run_directory / "processes.json", state)
 
 
+def keep_short(config: Config) -> None:
+    """Cut what processes, etcd and guests write without an end to its limit."""
+    for pattern in ("*.out", keeper.MEMBER_LOG):
+        for path in config.log.directory.glob(pattern):
+            keep_tail(path, limit_bytes=config.log.limit_kib * 1024)
+    directories = VmDirectories(config.host.state_directory, config.host.run_directory, host_boot_id="")
+    for vm_id in directories.vm_ids():
+        keep_tail(directories.serial_log(vm_id), limit_bytes=config.host.serial_log_kib * 1024)
+
+
 def main(config: Config, config_file: Path, stopping: threading.Event) -> int:
     """``ucloud supervise``."""
-    Supervisor(config_file, config.host.run_directory, config.log.directory, SystemClock()).run(stopping)
+    supervisor = Supervisor(
+        config.host.run_directory,
+        config.log.directory,
+        SystemClock(),
+        command=lambda program: command_of(program, config_file),
+        tidy=lambda: keep_short(config),
+    )
+    supervisor.run(stopping)
     return 0

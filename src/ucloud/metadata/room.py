@@ -6,9 +6,7 @@ the addresses it may ask from. ``notify`` makes the process look at once; withou
 
 from __future__ import annotations
 
-import contextlib
 import json
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from ucloud.metadata.documents import encode_documents, render_documents
 from ucloud.model import devices
 from ucloud.model.wanted import WantedNetwork, WantedNic, WantedVm
 from ucloud.system.files import ensure_directory, write_if_changed
+from ucloud.system.unix_socket import connect_unix
 
 NOTIFY_TIMEOUT_S = 5.0
 
@@ -71,9 +70,7 @@ class MetadataRoom:
     def notify(self) -> None:
         """Return when the process has seen all files. Raises Unavailable if it does not answer."""
         try:
-            with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as door:
-                door.settimeout(NOTIFY_TIMEOUT_S)
-                door.connect(str(self._files.control))
+            with connect_unix(self._files.control, NOTIFY_TIMEOUT_S) as door:
                 if door.recv(16):
                     return
         except OSError as error:

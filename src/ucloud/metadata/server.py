@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import selectors
 import socket
 from collections import Counter
@@ -24,6 +23,7 @@ from ucloud.metadata.http import HEAD_LIMIT_BYTES, Request, parse_request, rende
 from ucloud.model.devices import METADATA_PORT
 from ucloud.system.clock import Clock
 from ucloud.system.namespace import in_namespace, namespace_inode
+from ucloud.system.unix_socket import listen_unix
 
 log = logging.getLogger(__name__)
 
@@ -225,13 +225,6 @@ def _bind(family: int, address: str) -> socket.socket:
 
 def open_control(path: Path) -> socket.socket:
     """The listening socket of ``notify``, for root alone."""
-    path.unlink(missing_ok=True)
-    control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    former = os.umask(0o177)
-    try:
-        control.bind(str(path))
-    finally:
-        os.umask(former)
-    control.listen(16)
+    control = listen_unix(path, backlog=16)
     control.setblocking(False)
     return control

@@ -33,6 +33,8 @@ INSIDE_UPLINK = "uplink"
 
 VXLAN_IPV6_OVERHEAD_BYTES = 70
 
+_UPLINK = re.compile("uup([0-9a-f]{3})[0-9a-f]{1,6}")
+
 
 @dataclass(frozen=True, slots=True)
 class DevicePrefixes:
@@ -78,6 +80,12 @@ def namespace_prefix(tag: str) -> str:
 
 def tap_device(tag: str, nic_id: str) -> str:
     return f"{device_prefixes(tag).tap}{nic_id}"
+
+
+def cloud_of_uplink(name: str) -> str:
+    """The tag of the cloud that a device of this name is an uplink of, "" if it is none."""
+    found = _UPLINK.fullmatch(name)
+    return found.group(1) if found else ""
 
 
 def gateway_ipv6(prefix: str) -> str:

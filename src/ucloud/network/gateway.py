@@ -7,13 +7,18 @@ end carries the digest of the whole as its alias, written last. Rules are loaded
 
 from __future__ import annotations
 
-from ucloud.errors import NotFound
+import logging
+
+from ucloud.errors import Conflict, NotFound
 from ucloud.model import devices
 from ucloud.network.plan import GatewayTarget, NetworkTarget
+from ucloud.network.routes import find_overlap
 from ucloud.system.namespace import ensure_namespace, in_namespace, namespace_inode, remove_namespace
 from ucloud.system.netlink import Link, Links, Veth, open_links
 from ucloud.system.nft import apply_ruleset
 from ucloud.system.sysctl import disable_ipv6, ensure_sysctl
+
+log = logging.getLogger(__name__)
 
 _INSIDE_SYSCTLS = {
     "net/ipv4/ip_forward": "1",
@@ -39,6 +44,24 @@ def observe_gateway(links: Links, target: NetworkTarget) -> str:
     if uplink is None or gateway is None or bridge is None or not namespace_inode(names.namespace):
         return ""
     return uplink.alias if uplink.up and gateway.up and gateway.master == bridge.index else ""
+
+
+def refuse_foreign_routes(links: Links, target: NetworkTarget) -> None:
+    """Raises Conflict if the network's subnets would take addresses that the host uses otherwise."""
+    uplink = links.find(target.devices.uplink)
+    overlap = find_overlap(
+        target.gateway.subnets, links.list_occupied(), own_device=uplink.index if uplink is not None else -1
+    )
+    if overlap is None:
+        return
+    names = {link.index: f"device {link.name}" for link in links.list_links("")}
+    holder = names.get(overlap.occupied.device, "a route without a device of its own")
+    raise Conflict(
+        f"failed to carry network {target.network_id} on this host: {overlap.subnet} overlaps"
+        f" {overlap.occupied.prefix} of {holder}",
+        hint="make the network with another subnet, or free this one on the host",
+        code="route_conflict",
+    )
 
 
 def make_gateway(links: Links, target: NetworkTarget) -> None:
@@ -70,7 +93,10 @@ def _configure_inside(gateway: GatewayTarget) -> None:
         guests = _inside(links, devices.INSIDE_GUESTS)
         uplink = _inside(links, devices.INSIDE_UPLINK)
         links.set_up(links.get("lo").index)
-        for link, addresses in ((guests, gateway.addresses), (uplink, gateway.uplink_addresses)):
+        outside = [f"{devices.UPLINK_GATEWAY_LINK_LOCAL}/64"]
+        if gateway.uplink_ipv4:
+            outside.append(f"{gateway.uplink_ipv4}/32")
+        for link, addresses in ((guests, gateway.addresses), (uplink, outside)):
             links.set_up(link.index)
             for address in addresses:
                 links.add_address(link.index, address)
@@ -113,6 +139,16 @@ def _connect_uplink(links: Links, uplink: Link, gateway: GatewayTarget) -> None:
     links.add_address(uplink.index, f"{devices.UPLINK_HOST_LINK_LOCAL}/64")
     links.add_address(uplink.index, f"{devices.UPLINK_HOST_IPV4}/32")
     links.add_address(uplink.index, f"{devices.UPLINK_HOST_IPV6}/128")
-    for prefix in gateway.host_prefixes:
-        source = devices.UPLINK_HOST_IPV6 if ":" in prefix else devices.UPLINK_HOST_IPV4
-        links.add_route(prefix, uplink.index, via=devices.UPLINK_GATEWAY_LINK_LOCAL, source=source)
+    for prefix in gateway.subnets:
+        _route_to_guests(links, uplink, prefix)
+    if gateway.uplink_ipv4:
+        try:
+            _route_to_guests(links, uplink, f"{gateway.uplink_ipv4}/32")
+        except Conflict as error:
+            # Two VNIs may have the same one. All that it is for are IPv4 name servers of a network without IPv4.
+            log.warning("%s: a network's names are asked by IPv6 only: %s", uplink.name, error.message)
+
+
+def _route_to_guests(links: Links, uplink: Link, prefix: str) -> None:
+    source = devices.UPLINK_HOST_IPV6 if ":" in prefix else devices.UPLINK_HOST_IPV4
+    links.add_route(prefix, uplink.index, via=devices.UPLINK_GATEWAY_LINK_LOCAL, source=source)

@@ -36,11 +36,14 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GatewayTarget:
-    """The inside of a gateway's namespace. Addresses are with prefix length; ``rules`` is text for nft."""
+    """The inside of a gateway's namespace. ``addresses`` are with prefix length; ``rules`` is text for nft.
+
+    ``subnets`` become routes of the host. ``uplink_ipv4`` is the gateway's own address where guests have no IPv4.
+    """
 
     addresses: tuple[str, ...]
-    uplink_addresses: tuple[str, ...]
-    host_prefixes: tuple[str, ...]
+    subnets: tuple[str, ...]
+    uplink_ipv4: str
     egress: bool
     mtu: int
     rules: str
@@ -132,19 +135,15 @@ def _gateway_of(wanted: WantedNetwork, mtu: int, rules: str) -> GatewayTarget:
         f"{devices.gateway_ipv6(wanted.ipv6_prefix)}/64",
         f"{devices.METADATA_IPV4}/32",
     ]
-    host_prefixes = [str(prefix)]
-    uplink = [f"{devices.UPLINK_GATEWAY_LINK_LOCAL}/64"]
+    subnets = [str(prefix)]
     if wanted.ipv4_subnet:
         subnet = IPv4Network(wanted.ipv4_subnet)
         addresses.insert(0, f"{subnet[1]}/{subnet.prefixlen}")
-        host_prefixes.append(str(subnet))
-    else:
-        uplink.append(f"{devices.uplink_ipv4(wanted.vni)}/32")
-        host_prefixes.append(f"{devices.uplink_ipv4(wanted.vni)}/32")
+        subnets.append(str(subnet))
     return GatewayTarget(
         addresses=tuple(addresses),
-        uplink_addresses=tuple(uplink),
-        host_prefixes=tuple(host_prefixes),
+        subnets=tuple(subnets),
+        uplink_ipv4="" if wanted.ipv4_subnet else devices.uplink_ipv4(wanted.vni),
         egress=wanted.egress is not Egress.NONE,
         mtu=mtu,
         rules=rules,

@@ -55,11 +55,16 @@ class NetworkRoom:
         return devices.guest_mtu(self._settings.underlay_mtu)
 
     def ensure_network(self, wanted: WantedNetwork) -> tuple[Step, ...]:
-        """Make the host carry the network. Returns the steps that were needed (none: it was complete)."""
+        """Make the host carry the network. Returns the steps that were needed (none: it was complete).
+
+        Raises Conflict (``route_conflict``), with nothing changed, if its subnets would take the host's own routes.
+        """
         target = self._target(wanted)
-        self._ensure_shared()
         with open_links() as door:
             steps = plan_network(target, self._observe(door, target))
+            if Step.MAKE_GATEWAY in steps:
+                gateway.refuse_foreign_routes(door, target)
+            self._ensure_shared()
             for step in steps:
                 self._apply(door, target, step)
         if steps:
@@ -74,10 +79,6 @@ class NetworkRoom:
             for step in steps:
                 self._apply(door, target, step)
         return steps
-
-    def observe_network(self, wanted: WantedNetwork) -> ObservedNetwork:
-        with open_links() as door:
-            return self._observe(door, self._target(wanted))
 
     def open_tap(self, nic: WantedNic) -> int:
         """A new tap's descriptor for QEMU. Raises Conflict while another process holds the device."""
@@ -131,6 +132,20 @@ class NetworkRoom:
             remove_namespace(namespace)
         for directory in sorted(self._directory.glob("*/")):
             dnsmasq.remove_files(ServiceFiles(directory))
+        self._restore_sysctls()
+
+    def _restore_sysctls(self) -> None:
+        """Not while another cloud of this machine has networks: the settings are its as well.
+
+        Then the record stays, and our next ``down`` restores what was before. The other cloud cannot: it found
+        forwarding switched on and wrote nothing down.
+        """
+        with open_links() as door:
+            clouds = {devices.cloud_of_uplink(link.name) for link in door.list_links("")}
+        others = sorted(clouds - {"", self._settings.tag})
+        if others:
+            log.info("the kernel's settings stay: they serve cloud %s, too", ", ".join(others))
+            return
         host.restore_sysctls(self._record)
 
     @property

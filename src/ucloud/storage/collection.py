@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from ucloud.storage.pool import StoredBlob
 
-DEFAULT_GRACE_S = 600.0
+DEFAULT_GRACE_S = 60.0
 
 
 def plan_collection(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import re
 import secrets
@@ -24,6 +25,8 @@ from ucloud.model.image import ImageFormat
 from ucloud.storage import qcow2
 from ucloud.storage.pool import (
     BlobInfo,
+    DiskSource,
+    LayerSource,
     Part,
     PoolUsage,
     StoredBlob,
@@ -34,6 +37,7 @@ from ucloud.storage.pool import (
 from ucloud.system.files import ensure_directory
 from ucloud.system.run import Limits, run
 
+_log = logging.getLogger(__name__)
 DEFAULT_RESERVE_PERCENT: Final = 5.0
 MIN_RESERVE_BYTES: Final = 256 * 2**20
 _ROOT_DISK = "root.qcow2"
@@ -150,6 +154,10 @@ class DirectoryPool:
             os.chown(path, uid, uid)
         return str(path)
 
+    def disk(self, volume_id: str, image_digest: str, image_format: ImageFormat) -> DiskSource:
+        top = LayerSource("file", str(self.volume_path(volume_id)), ImageFormat.QCOW2)
+        return DiskSource(top, (LayerSource("file", str(self.blob_path(image_digest, image_format)), image_format),))
+
     def _make_volume(self, path: Path, blob: Path, image_format: ImageFormat, size_bytes: int) -> None:
         what = f"make volume {path.parent.name}"
         image_bytes = self._virtual_size(blob, image_format, what)
@@ -232,9 +240,11 @@ class DirectoryPool:
                 name = qcow2.parse_backing_name(self._read_header(volume_id))
             except NotFound:
                 continue  # half made: it takes its blob when it is made
-            except InvalidInput:
+            except InvalidInput as error:
+                _log.warning("no blob is collected: volume %s cannot be read: %s", volume_id, error.message)
                 return None
             if (blob := _BLOB_NAME.fullmatch(name.rsplit("/", 1)[-1])) is None:
+                _log.warning("no blob is collected: volume %s names a backing file that is none of ours", volume_id)
                 return None
             used.add(blob["digest"])
         return frozenset(used)

@@ -15,7 +15,7 @@ import socket
 import ssl
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, cast
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from ucloud.errors import DeadlineExceeded, Forbidden, InvalidInput, Unavailable
@@ -24,41 +24,78 @@ from ucloud.system.clock import Clock, SystemClock
 
 MAX_REDIRECTS: Final = 5
 DEFAULT_STALL_TIMEOUT_S: Final = 20.0
+DEFAULT_OPEN_TIMEOUT_S: Final = 20.0
 DEFAULT_TOTAL_TIMEOUT_S: Final = 3600.0
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _PORTS: Final = {"http": 80, "https": 443}
 _MAX_URL_LENGTH: Final = 2048
+_READ_BYTES: Final = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class DownloadLimits:
     """``allowed_hosts`` are names (or "name:port") exempt from the address check: the test servers of a site.
 
-    ``forbidden_networks`` are the cloud's own: hosts, underlay. ``stall_timeout_s`` bounds each wait for bytes.
+    ``forbidden_networks`` are the cloud's own: hosts, underlay. ``stall_timeout_s`` bounds each wait for bytes,
+    ``open_timeout_s`` all that comes before the body, redirects included, ``total_timeout_s`` everything.
     """
 
     allowed_hosts: frozenset[str] = frozenset()
     forbidden_networks: tuple[Network, ...] = ()
     stall_timeout_s: float = DEFAULT_STALL_TIMEOUT_S
+    open_timeout_s: float = DEFAULT_OPEN_TIMEOUT_S
     total_timeout_s: float = DEFAULT_TOTAL_TIMEOUT_S
+
+
+class _Patience:
+    """How long the next wait may be: a byte now and then does not make it longer."""
+
+    def __init__(self, limits: DownloadLimits, clock: Clock) -> None:
+        self._stall_s = limits.stall_timeout_s
+        self._clock = clock
+        self._total_until_s = clock.monotonic_s() + limits.total_timeout_s
+        self._until_s = min(clock.monotonic_s() + limits.open_timeout_s, self._total_until_s)
+
+    def opened(self) -> None:
+        """The body begins."""
+        self._until_s = self._total_until_s
+
+    def wait_s(self) -> float:
+        """Raises DeadlineExceeded when the time is over."""
+        left_s = self._until_s - self._clock.monotonic_s()
+        if left_s <= 0:
+            raise DeadlineExceeded("failed to download: it took too long", code="download_timeout")
+        return min(left_s, self._stall_s)
+
+
+class _Stream(socket.socket):
+    """Asks for patience before each read; what reads it (http.client) knows only a timeout for each."""
+
+    patience: _Patience
+
+    def recv_into(self, *arguments: Any, **options: Any) -> int:
+        self.settimeout(self.patience.wait_s())
+        return super().recv_into(*arguments, **options)
+
+
+class _TlsStream(ssl.SSLSocket):
+    """The same over TLS, where one read may take many from the network: all of them within the timeout."""
+
+    patience: _Patience
+
+    def recv_into(self, *arguments: Any, **options: Any) -> int:
+        self.settimeout(self.patience.wait_s())
+        return super().recv_into(*arguments, **options)
 
 
 class Download(io.RawIOBase):
     """The body of an answer. ``length_bytes`` is what the server announced, if it did; a shorter body is an error."""
 
-    def __init__(
-        self,
-        connection: http.client.HTTPConnection,
-        response: http.client.HTTPResponse,
-        *,
-        ends_at_s: float,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, stream: socket.socket, response: http.client.HTTPResponse, patience: _Patience) -> None:
         super().__init__()
-        self._connection = connection
+        self._stream = stream
         self._response = response
-        self._ends_at_s = ends_at_s
-        self._clock = clock
+        self._patience = patience
         self._received = 0
         self.length_bytes: int | None = response.length
 
@@ -66,28 +103,34 @@ class Download(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        if self._clock.monotonic_s() > self._ends_at_s:
-            raise DeadlineExceeded("failed to download: the whole took too long", code="download_timeout")
+        """What has come, at least a byte: filling the buffer could take for ever."""
         try:
-            count = self._response.readinto(buffer)
+            self._patience.wait_s()
+            data = self._response.read1(min(len(buffer), _READ_BYTES))
         except TimeoutError as error:
             raise DeadlineExceeded(
                 "failed to download: the server sends nothing more", code="download_timeout"
             ) from error
         except (OSError, http.client.HTTPException) as error:
             raise Unavailable(f"failed to download: {error}", code="download_failed") from error
-        self._received += count
-        if count == 0 and self.length_bytes is not None and self._received < self.length_bytes:
+        buffer[: len(data)] = data
+        self._received += len(data)
+        if not data and self.length_bytes is not None and self._received < self.length_bytes:
             raise Unavailable(
                 f"failed to download: the connection ended after {self._received} of {self.length_bytes} bytes",
                 code="download_truncated",
             )
-        return count
+        return len(data)
+
+    def abort(self) -> None:
+        """From any thread: whoever reads is told at once that the connection has ended."""
+        with contextlib.suppress(OSError):  # it may be closed just now
+            socket.socket.shutdown(self._stream, socket.SHUT_RDWR)  # not TLS's: that is not for two threads
 
     def close(self) -> None:
         if not self.closed:
             self._response.close()
-            self._connection.close()
+            self._stream.close()
         super().close()
 
 
@@ -96,61 +139,77 @@ def open_url(url: str, *, limits: DownloadLimits, clock: Clock | None = None) ->
 
     Raises InvalidInput (``bad_url``), Forbidden (``address_forbidden``) or Unavailable (``download_…``).
     """
-    clock = clock or SystemClock()
-    ends_at_s = clock.monotonic_s() + limits.total_timeout_s
+    patience = _Patience(limits, clock or SystemClock())
     for _ in range(MAX_REDIRECTS + 1):
         parts = parse_url(url)
         with contextlib.ExitStack() as undo:
-            connection = _connect(parts, limits)
-            undo.callback(connection.close)
+            connection = _connect(parts, limits, patience)
+            stream: socket.socket = connection.sock  # http.client drops it with the answer
+            undo.callback(stream.close)
             response = _ask(connection, parts)
             undo.callback(response.close)
             if response.status == http.client.OK:
                 undo.pop_all()
-                return Download(connection, response, ends_at_s=ends_at_s, clock=clock)
+                patience.opened()
+                return Download(stream, response, patience)
             url = _next_url(url, response)
     raise Unavailable(f"failed to download: more than {MAX_REDIRECTS} redirects", code="download_redirects")
+
+
+def shown_url(url: str) -> str:
+    """``url`` for people: without credentials and without the query, which in a presigned URL is one."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def parse_url(url: str) -> SplitResult:
     """The parts of an http or https URL with a host and no credentials. Raises InvalidInput."""
     if len(url) > _MAX_URL_LENGTH or any(not 0x20 < ord(letter) < 0x7F for letter in url):
-        raise _bad_url(url, "it is too long or has characters that must be %-encoded")
+        raise _bad_url("it is too long or has characters that must be %-encoded")
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise _bad_url(url, str(error)) from error
+        raise _bad_url("its host or port is malformed") from error
     if parts.scheme not in _PORTS:
-        raise _bad_url(url, "only http and https are allowed")
+        raise _bad_url("only http and https are allowed")
     if not parts.hostname or port == 0:
-        raise _bad_url(url, "it names no host")
+        raise _bad_url("it names no host")
     if parts.username is not None or parts.password is not None:
-        raise _bad_url(url, "it contains a user name or password")
+        raise _bad_url("it contains a user name or password")
     return parts
 
 
-def _bad_url(url: str, cause: str) -> InvalidInput:
-    return InvalidInput(f"failed to use URL {url[:200]!r}: {cause}", code="bad_url", field="url")
+def _bad_url(cause: str) -> InvalidInput:
+    """The URL is not repeated: it may hold a secret anywhere."""
+    return InvalidInput(f"failed to use the URL: {cause}", code="bad_url", field="url")
 
 
-def _connect(parts: SplitResult, limits: DownloadLimits) -> http.client.HTTPConnection:
+def _connect(parts: SplitResult, limits: DownloadLimits, patience: _Patience) -> http.client.HTTPConnection:
     host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
-    stream = _dial(host, port, _vetted_addresses(host, port, limits), limits.stall_timeout_s)
-    if parts.scheme == "https":
-        try:
-            stream = ssl.create_default_context().wrap_socket(stream, server_hostname=host)
-        except OSError as error:  # includes ssl.SSLError
-            stream.close()
-            raise Unavailable(f"failed to connect to {host}: TLS: {error}", code="download_tls") from error
+    plain = _dial(host, _vetted_addresses(host, port, limits), patience)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(host, parts.port, timeout=limits.stall_timeout_s)
-    connection.sock = stream  # so that it neither resolves nor connects by itself
+    connection = kind(host, parts.port)
+    # So that it neither resolves nor connects by itself.
+    connection.sock = _start_tls(plain, host, patience) if parts.scheme == "https" else plain
     connection.auto_open = 0
     return connection
 
 
-def _vetted_addresses(host: str, port: int, limits: DownloadLimits) -> list[str]:
+def _start_tls(plain: _Stream, host: str, patience: _Patience) -> _TlsStream:
+    context = ssl.create_default_context()
+    context.sslsocket_class = _TlsStream
+    try:
+        plain.settimeout(patience.wait_s())
+        stream = cast(_TlsStream, context.wrap_socket(plain, server_hostname=host))
+    except OSError as error:  # includes ssl.SSLError
+        plain.close()
+        raise Unavailable(f"failed to connect to {host}: TLS: {error}", code="download_tls") from error
+    stream.patience = patience
+    return stream
+
+
+def _vetted_addresses(host: str, port: int, limits: DownloadLimits) -> list[tuple[str, int]]:
     """Addresses of ``host`` that may be dialled. Raises Forbidden if none of them may."""
     try:
         answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -158,12 +217,12 @@ def _vetted_addresses(host: str, port: int, limits: DownloadLimits) -> list[str]
         raise Unavailable(f"failed to resolve {host}: {error}", code="download_name") from error
     addresses = [str(answer[4][0]) for answer in answers]
     if not limits.allowed_hosts.isdisjoint({host.lower(), f"{host.lower()}:{port}"}):
-        return addresses
+        return [(text, port) for text in addresses]
     reasons = {
         text: check_address(ipaddress.ip_address(text.split("%", 1)[0]), limits.forbidden_networks)
         for text in addresses
     }
-    vetted = [text for text, reason in reasons.items() if reason is None]
+    vetted = [(text, port) for text, reason in reasons.items() if reason is None]
     if not vetted:
         found = ", ".join(f"{text} is {reason}" for text, reason in reasons.items())
         raise Forbidden(
@@ -174,13 +233,22 @@ def _vetted_addresses(host: str, port: int, limits: DownloadLimits) -> list[str]
     return vetted
 
 
-def _dial(host: str, port: int, addresses: Collection[str], timeout_s: float) -> socket.socket:
+def _dial(host: str, addresses: Collection[tuple[str, int]], patience: _Patience) -> _Stream:
     failures = []
-    for address in addresses:
+    for address, port in addresses:
+        stream = _Stream(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+        stream.patience = patience
         try:
-            return socket.create_connection((address, port), timeout=timeout_s)
+            stream.settimeout(patience.wait_s())
+            stream.connect((address, port))
         except OSError as error:
+            stream.close()
             failures.append(f"{address}: {error}")
+        except DeadlineExceeded:
+            stream.close()
+            raise
+        else:
+            return stream
     raise Unavailable(f"failed to connect to {host}: {'; '.join(failures)}", code="download_connect")
 
 

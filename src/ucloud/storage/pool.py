@@ -65,6 +65,26 @@ class Part:
     file: BinaryIO
 
 
+@dataclass(frozen=True, slots=True)
+class LayerSource:
+    """One layer of a disk, for QEMU's block driver ``driver``: of "file", ``location`` is a path.
+
+    ``format`` is qcow2 or raw, always said, never probed.
+    """
+
+    driver: str
+    location: str
+    format: ImageFormat
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSource:
+    """The layer that the guest writes to, and what lies below it, from top to bottom."""
+
+    top: LayerSource
+    backing: tuple[LayerSource, ...] = ()
+
+
 class Pool(Protocol):
     """Blobs and volumes on one storage. Sizes are in bytes; errors are InvalidInput, NotFound, Exhausted."""
 
@@ -96,6 +116,10 @@ class Pool(Protocol):
         self, volume_id: str, *, image_digest: str, image_format: ImageFormat, size_bytes: int, uid: int
     ) -> str:
         """The volume, made as an overlay of the blob if it is not there. Returns what QEMU opens."""
+        ...
+
+    def disk(self, volume_id: str, image_digest: str, image_format: ImageFormat) -> DiskSource:
+        """What QEMU opens for a volume that was made of that blob. Looks at nothing."""
         ...
 
     def grow_volume(self, volume_id: str, size_bytes: int) -> None:

@@ -40,7 +40,6 @@ class Target(StrEnum):
 
     MOD = "mod"
     CREATE = "create"
-    VALUE = "value"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +48,7 @@ class Compare:
 
     key: str
     target: Target
-    revision: int = 0
-    value: bytes = b""
+    revision: int
 
 
 def absent(key: str) -> Compare:
@@ -66,11 +64,6 @@ def unchanged(key: str, mod_revision: int) -> Compare:
 def created_at(key: str, create_revision: int) -> Compare:
     """True if ``key`` is the one created at that revision, whatever was written to it since."""
     return Compare(key, Target.CREATE, create_revision)
-
-
-def has_value(key: str, value: bytes) -> Compare:
-    """True if ``key`` exists with exactly this value."""
-    return Compare(key, Target.VALUE, value=value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ moves the cache on. Must hold: a snapshot never changes; a value that cannot be 
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from bisect import bisect_left, insort
@@ -21,9 +22,11 @@ from ucloud.store.layers import Table
 from ucloud.system.clock import Clock, SystemClock
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 _BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 _REFRESH_AFTER_S = 0.25  # a revision that touches none of our keys never arrives: then list again
+_REFRESH_EVERY_S = 1.0  # at most: a listing is expensive, and many may wait
 _DECODING_ERRORS = (Error, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
 
@@ -85,7 +88,7 @@ class Cache(Generic[T]):
         self._watch: Watch | None = None
         self._list_again = True
         self._failures = 0
-        self._trouble = ""
+        self._refreshed_s = -math.inf
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -123,30 +126,34 @@ class Cache(Generic[T]):
             return self._snapshot
 
     def wait_for(self, revision: int, timeout_s: float) -> Snapshot[T]:
-        """A snapshot that holds all changes up to ``revision`` (0: any). Raises DeadlineExceeded."""
+        """A snapshot that holds all changes up to ``revision``, which the store has reached (0: the first snapshot).
+
+        Raises DeadlineExceeded.
+        """
         start_s = self._clock.monotonic_s()
-        waits_s = [_REFRESH_AFTER_S, timeout_s] if timeout_s > _REFRESH_AFTER_S else [timeout_s]
+        end_s, refresh_s = start_s + timeout_s, start_s + _REFRESH_AFTER_S
         with self._changed:
-            for wait_s in waits_s:
-                while self._revision < max(revision, 1):
-                    left_s = start_s + wait_s - self._clock.monotonic_s()
-                    if left_s <= 0:
-                        break
-                    self._changed.wait(left_s)
-                else:
-                    return self.snapshot()
-                self._refresh()
-            at = self._revision
-        raise DeadlineExceeded(f"failed to wait for revision {revision}: the cache is at {at}")
+            while self._revision < max(revision, 1):
+                now_s = self._clock.monotonic_s()
+                if now_s >= end_s:
+                    raise DeadlineExceeded(f"failed to wait for revision {revision}: the cache is at {self._revision}")
+                if now_s >= refresh_s:
+                    refresh_s = self._refresh(now_s)
+                self._changed.wait(min(end_s, refresh_s) - now_s)
+            return self.snapshot()
+
+    def next_snapshot(self, after: int, timeout_s: float) -> Snapshot[T]:
+        """The newest snapshot, at once if it is newer than revision ``after``, else when one comes or time is over."""
+        end_s = self._clock.monotonic_s() + timeout_s
+        with self._changed:
+            while self._revision <= after and (left_s := end_s - self._clock.monotonic_s()) > 0:
+                self._changed.wait(left_s)
+            return self.snapshot()
 
     def age_s(self) -> float:
         """Seconds since the cache last heard from the store (every 3 s if all is well); infinite at first."""
         with self._changed:
             return self._clock.monotonic_s() - self._current_at_s
-
-    def trouble(self) -> str:
-        """Why the copy gets old; empty while all is well."""
-        return self._trouble
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -158,9 +165,26 @@ class Cache(Generic[T]):
                 self._list_again = True
             except (StoreUnavailable, StoreError) as error:
                 # The next pass is the only retry; ``age_s`` shows that the copy gets old.
-                self._trouble = str(error)
-                self._failures += 1
-                self._stopping.wait(_BACKOFF_S[min(self._failures, len(_BACKOFF_S)) - 1])
+                if not self._failures:
+                    _log.warning("the cache of %s waits for the store: %s", self._watched, error)
+                self._pause()
+            except Exception:  # noqa: BLE001
+                # The main of a thread on which its whole process depends: ended, it would leave a copy that gets
+                # old while everything looks well. What the mistake left half done is not trusted.
+                _log.exception("the cache of %s made a mistake and lists everything again", self._watched)
+                self._forget()
+                self._pause()
+
+    def _pause(self) -> None:
+        self._failures += 1
+        self._stopping.wait(_BACKOFF_S[min(self._failures, len(_BACKOFF_S)) - 1])
+
+    def _forget(self) -> None:
+        """As before the first listing: nothing is shown until the store has answered."""
+        with self._changed:
+            self._items, self._values, self._broken = Table(), Table(), {}
+            self._keys, self._frozen_keys, self._snapshot = [], (), None
+            self._revision, self._list_again = 0, True
 
     def _fill(self) -> None:
         """List everything as of one revision and take it over."""
@@ -192,11 +216,16 @@ class Cache(Generic[T]):
             with self._changed:
                 self._watch = None
 
-    def _refresh(self) -> None:
-        """Have everything listed again: the only way to pass revisions that the watch does not show."""
-        with self._changed:
+    def _refresh(self, now_s: float) -> float:
+        """Have everything listed again: the only way to pass revisions that the watch does not show.
+
+        Returns when that may be done again.
+        """
+        if now_s >= self._refreshed_s + _REFRESH_EVERY_S:
+            self._refreshed_s = now_s
             self._list_again = True
             self._end_watch()
+        return self._refreshed_s + _REFRESH_EVERY_S
 
     def _end_watch(self) -> None:
         with self._changed:
@@ -211,7 +240,7 @@ class Cache(Generic[T]):
                 self._change(event, value, reason)
             self._revision = batch.revision
             self._current_at_s = self._clock.monotonic_s()
-            self._failures, self._trouble = 0, ""
+            self._failures = 0
             if ours:
                 self._snapshot = None
             self._changed.notify_all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ucloud.model.devices import eui64_address
 from ucloud.model.host import Host
 from ucloud.model.image import Image
 from ucloud.model.key import Key
@@ -26,6 +27,7 @@ def claims_of(thing: Vm | Network | Image | Key | Host) -> tuple[str, ...]:
 def _of_vm(vm: Vm) -> tuple[str, ...]:
     claimed = [keys.claim_nic(nic.id) for nic in vm.spec.nics]
     for nic in vm.spec.nics:
-        addresses = [address for address in (nic.ipv6, nic.ipv4) if address]
-        claimed += [keys.claim_address(nic.network_id, address) for address in addresses]
-    return tuple(claimed)
+        # The firewall lets a guest use the address that SLAAC makes also beside a fixed one.
+        slaac = eui64_address(f"{nic.ipv6}/64", nic.mac)
+        claimed += [keys.claim_address(nic.network_id, one) for one in (nic.ipv6, slaac, nic.ipv4) if one]
+    return tuple(dict.fromkeys(claimed))

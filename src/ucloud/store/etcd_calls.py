@@ -72,10 +72,12 @@ class Calls:
         self._token: str | None = None if credentials else ""  # None: not known, "": none is needed
         self._login_lock = threading.Lock()
         self._closed = threading.Event()
+        self._highest_revision = 0
 
     def call(self, asked: Question) -> dict[str, Any]:
         """The answer of the first member that gives one. Raises the errors of ``Store``."""
         deadline_s = self.clock.monotonic_s() + self.timeout_s
+        known_revision = self._highest_revision
         cause = "the store is closed"
         while not self._closed.is_set():
             endpoints = self.members.in_order()
@@ -83,7 +85,8 @@ class Calls:
                 now_s = self.clock.monotonic_s()
                 share_s = max((deadline_s - now_s) / (len(endpoints) - index), _LEAST_SHARE_S)
                 try:
-                    return self._ask(endpoint, asked, min(now_s + share_s, deadline_s), deadline_s)
+                    answer = self._ask(endpoint, asked, min(now_s + share_s, deadline_s), deadline_s)
+                    return self._checked(asked, answer, known_revision)
                 except TransportError as error:
                     self.members.leave_alone(endpoint)
                     cause = f"{endpoint}: {error}"
@@ -93,6 +96,20 @@ class Calls:
                 break
             self._closed.wait(_PAUSE_S)
         raise StoreUnavailable(f"failed to reach etcd: {cause}", hint=_HINT)
+
+    def _checked(self, asked: Question, answer: dict[str, Any], known_revision: int) -> dict[str, Any]:
+        """The answer, if the store knows all that it has told us before: reads and writes are linearizable."""
+        if asked.path not in (wire.RANGE, wire.TXN):
+            return answer
+        revision = wire.parse_revision(answer)
+        if revision < known_revision:
+            raise StoreError(
+                f"failed to trust etcd: it is at revision {revision} and was at {known_revision}",
+                hint="its data was lost or restored from a backup: stop the cloud, check etcd, start again",
+                code="store_went_back",
+            )
+        self._highest_revision = max(self._highest_revision, revision)
+        return answer
 
     def open_stream(self, endpoint: Endpoint, asked: Question, *, deadline_s: float) -> Connection:
         """A connection of its own whose answer is a stream of chunks. Raises TransportError or StoreError."""

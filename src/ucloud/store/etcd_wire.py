@@ -87,8 +87,6 @@ def _render_compare(compare: Compare) -> dict[str, Any]:
             return {**body, "mod_revision": str(compare.revision)}
         case Target.CREATE:
             return {**body, "create_revision": str(compare.revision)}
-        case Target.VALUE:
-            return {**body, "value": encode(compare.value)}
 
 
 def _render_write(write: Put | Delete) -> dict[str, Any]:

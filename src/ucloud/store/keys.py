@@ -21,7 +21,7 @@ WRITERS = {
     "lock/": "agent of that host; a takeover; a migration",
     "fenced/": "scheduler",
     "claim/": "api makes; the scheduler's cleaner removes",
-    "budget/": "api and scheduler, comparing it",
+    "budget/": "api and scheduler: sums compare it; users of an image, network or key ring it, deletes compare it",
     "event/": "any, append-only",
     "election/": "the candidates",
     "secret/": "who needs it",

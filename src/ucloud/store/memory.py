@@ -116,11 +116,6 @@ class MemoryStore:
             self._closed = True
             self._changed.notify_all()
 
-    def expire(self) -> None:
-        """End the leases whose time has come; every access does that as well."""
-        with self._changed:
-            self._refresh()
-
     def compact(self, revision: int) -> None:
         """Forget what was before ``revision``: listings and watches from there raise Compacted."""
         with self._changed:
@@ -275,5 +270,3 @@ def _holds(compare: Compare, item: Item | None) -> bool:
             return compare.revision == (item.mod_revision if item else 0)
         case Target.CREATE:
             return compare.revision == (item.create_revision if item else 0)
-        case Target.VALUE:
-            return item is not None and item.value == compare.value

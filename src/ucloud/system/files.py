@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ucloud.errors import Conflict
+from ucloud.errors import Conflict, InvalidInput
 
 
 def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o600) -> None:
@@ -52,7 +52,11 @@ def read_json(path: Path) -> Any:
 
 
 def ensure_directory(path: Path, *, mode: int = 0o700) -> Path:
-    path.mkdir(mode=mode, parents=True, exist_ok=True)
+    """Make the directory and its parents. Raises InvalidInput if something else is in the way or it is not allowed."""
+    try:
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"failed to make directory {path}: {error.strerror}", code="bad_directory") from error
     return path
 
 

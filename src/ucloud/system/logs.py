@@ -15,8 +15,6 @@ from pathlib import Path
 
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
 
-LEVELS = ("debug", "info", "warning", "error")
-
 
 class _JsonLines(logging.Formatter):
     default_msec_format = "%s.%03d"

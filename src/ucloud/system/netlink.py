@@ -22,6 +22,8 @@ _NTF_MASTER = 0x04
 _NTF_STICKY = 0x40
 _NUD_NOARP = 0x40
 _IFA_F_NODAD = 0x02
+_TABLES = (253, 254, 255)  # default, main, local: what every lookup comes to
+_NULL_ROUTES = (6, 7, 8, 9)  # blackhole, unreachable, prohibit, throw
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,18 @@ class Veth:
     namespace: str
     mtu: int
     peer_mac: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Occupied:
+    """A prefix that the kernel has an address or a route of. ``device`` is 0 for several or none.
+
+    ``null``: what is sent there is thrown away.
+    """
+
+    prefix: str
+    device: int
+    null: bool = False
 
 
 class Links:
@@ -167,7 +181,10 @@ class Links:
             )
 
     def add_route(self, destination: str, index: int, *, via: str, source: str = "") -> None:
-        """A route by an IPv6 next hop, also for IPv4 destinations. The default routes are 0.0.0.0/0 and ::/0."""
+        """A route by an IPv6 next hop, also for IPv4 destinations. The default routes are 0.0.0.0/0 and ::/0.
+
+        Raises Conflict if there is one of another device.
+        """
         network = ip_interface(destination).network
         family = socket.AF_INET6 if network.version == 6 else socket.AF_INET
         hop: dict[str, Any] = {"gateway": via}
@@ -175,13 +192,22 @@ class Links:
             hop = {"via": {"family": socket.AF_INET6, "addr": via}}
         if source:
             hop["prefsrc"] = source
-        with _named(f"add route {destination}"):
-            self._route.route("replace", family=family, dst=str(network), oif=index, **hop)
+        try:
+            # Not "replace": what is there may be the host's own way to its network.
+            self._route.route("add", family=family, dst=str(network), oif=index, **hop)
+        except NetlinkError as error:
+            if error.code != errno.EEXIST:
+                raise _failure(f"add route {destination}", error) from error
+            if Occupied(str(network), index) not in self.list_occupied():
+                raise Conflict(
+                    f"failed to add route {destination}: there is another one already", code="route_conflict"
+                ) from error
 
-    def default_route_devices(self) -> list[int]:
-        """The numbers of the devices that IPv6 default routes go by."""
-        routes = self._route.get_default_routes(family=socket.AF_INET6)
-        return sorted({index for route in routes if (index := route.get_attr("RTA_OIF"))})
+    def list_occupied(self) -> list[Occupied]:
+        """All that the kernel has addresses or routes of."""
+        found = [one for message in self._route.get_addr() for one in _parse_address(message)]
+        routes = (message for message in self._route.get_routes() if message["table"] in _TABLES)
+        return found + [_parse_route(message) for message in routes]
 
     def addresses(self, index: int) -> list[str]:
         """All addresses of a device, as ``address/length``."""
@@ -205,6 +231,19 @@ def _named(what: str) -> Iterator[None]:
 
 def _failure(what: str, error: NetlinkError) -> Error:
     return Error(f"failed to {what}: {error.args[1] if len(error.args) > 1 else error}", code="network_failed")
+
+
+def _parse_address(message: Any) -> list[Occupied]:
+    """Between two points the address is the other's, and the local one ours."""
+    address, local = message.get_attr("IFA_ADDRESS"), message.get_attr("IFA_LOCAL")
+    found = [f"{address}/{message['prefixlen']}"] + ([local] if local and local != address else [])
+    return [Occupied(str(ip_interface(one).network), message["index"]) for one in found]
+
+
+def _parse_route(message: Any) -> Occupied:
+    nothing = "::" if message["family"] == socket.AF_INET6 else "0.0.0.0"
+    prefix = f"{message.get_attr('RTA_DST') or nothing}/{message['dst_len']}"
+    return Occupied(prefix, message.get_attr("RTA_OIF") or 0, message["type"] in _NULL_ROUTES)
 
 
 def _parse_link(message: Any) -> Link:

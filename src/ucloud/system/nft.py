@@ -34,11 +34,6 @@ def apply_ruleset(text: str) -> None:
         ) from error
 
 
-def list_table(family: str, name: str) -> str:
-    """The live rules of a table as text, "" if there is no such table."""
-    return run(("nft", "list", "table", family, name), check=False).stdout
-
-
 def remove_table(family: str, name: str) -> None:
     """Adding the table first makes the removal succeed also where there is none."""
     apply_ruleset(f"table {family} {name}\ndelete table {family} {name}\n")

@@ -18,6 +18,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+_PF_EXITING = 0x4  # include/linux/sched.h
 _UCRED = struct.Struct("iII")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -67,6 +68,12 @@ def peer_of(connection: socket.socket) -> tuple[int, int, int]:
     return pid, uid, gid
 
 
+def is_ending(pid: int) -> bool:
+    """Whether ``pid`` is on its way out (PF_EXITING; it may still wait for others), a zombie, or gone."""
+    fields = _read_stat(pid)
+    return not fields or fields[0] in "ZX" or bool(int(fields[6]) & _PF_EXITING)
+
+
 def read_boot_id() -> str:
     """Changes with every boot of this machine."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -77,9 +84,14 @@ def read_start_ticks(pid: int) -> int:
 
     With the boot id it names a process for ever, while a pid alone is used again (proc(5), fields 3 and 22).
     """
+    fields = _read_stat(pid)
+    return 0 if not fields or fields[0] in "ZX" else int(fields[19])
+
+
+def _read_stat(pid: int) -> list[str]:
+    """The fields of /proc/<pid>/stat from the third on, none if there is no such process (proc(5))."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
-        return 0
-    fields = text.rsplit(")", 1)[1].split()
-    return 0 if fields[0] in "ZX" else int(fields[19])
+        return []
+    return text.rsplit(")", 1)[1].split()

@@ -18,6 +18,8 @@ from typing import IO, NoReturn
 from ucloud.errors import CommandFailed, DeadlineExceeded, MissingPrerequisite
 from ucloud.system import process_unix
 
+Process = subprocess.Popen[bytes]  # what spawn gives
+
 DEFAULT_TIMEOUT_S = 30.0
 _STDERR_LIMIT = 4096
 _ENVIRONMENT = {
@@ -105,7 +107,7 @@ def spawn(
     new_session: bool = True,
     pass_fds: Sequence[int] = (),
     die_with_parent: bool = False,
-) -> subprocess.Popen[bytes]:
+) -> Process:
     """Start a program that stays; its output goes to ``log`` (nowhere if None). The caller reaps it.
 
     ``die_with_parent``: the kernel kills it when the calling thread ends, so call it from one that stays.

@@ -57,7 +57,7 @@ class Host:
         self.clock = ManualClock()
         self.machine = FakeMachine()
         self.shelf = Shelf()
-        self.reports = Reports(MemoryStore(), "host-1")
+        self.reports = Reports(MemoryStore(), "host-1", self.clock)
         self.wanted: WantedVm | None = samples.WANTED_VM
         self.revision = 1
         self.ready = True

@@ -43,11 +43,15 @@ class FakeDoor:
 
 
 class FaultyStore(MemoryStore):
-    """``before_commit`` runs before each commit; with ``lose_answers`` commits happen but their answer is lost."""
+    """``before_commit`` runs before each commit; with ``lose_answers`` commits happen but their answer is lost.
+
+    ``after_loss`` runs before the loss is told.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.before_commit: Callable[[Txn], None] = lambda _: None
+        self.after_loss: Callable[[], None] = lambda: None
         self.lose_answers = 0
         self.lose_requests = 0
 
@@ -59,13 +63,19 @@ class FaultyStore(MemoryStore):
         committed = super().commit(txn)
         if self.lose_answers:
             self.lose_answers -= 1
+            self.after_loss()
             raise OutcomeUnknown("failed to commit: no answer")
         return committed
 
 
 class Service:
     def __init__(
-        self, directory: Path, *, ula_prefix: str = "fd00:1::/48", download_allowed_hosts: tuple[str, ...] = ()
+        self,
+        directory: Path,
+        *,
+        ula_prefix: str = "fd00:1::/48",
+        public_prefixes: tuple[str, ...] = (),
+        download_allowed_hosts: tuple[str, ...] = (),
     ) -> None:
         (directory / "token").write_text(f"{TOKEN}\n")
         self.config = Config(
@@ -76,7 +86,7 @@ class Service:
                 download_allowed_hosts=download_allowed_hosts,
             ),
             host=HostSection(pool_directory=directory / "pool"),
-            network=NetworkSection(ula_prefix=ula_prefix),
+            network=NetworkSection(ula_prefix=ula_prefix, public_prefixes=public_prefixes),
         )
         clock = SystemClock()
         self.store = FaultyStore()

@@ -10,8 +10,8 @@ import pytest
 
 from tests.unit import samples
 from tests.unit.api.service import TOKEN, Service
-from ucloud.api.auth import read_token
 from ucloud.errors import MissingPrerequisite, StoreUnavailable
+from ucloud.serving.token import read_token
 from ucloud.store import keys
 from ucloud.store.api import Put
 from ucloud.store.codec import encode

@@ -41,6 +41,8 @@ def test_a_network_gets_a_free_prefix_and_vni(service: Service) -> None:
         ({"ipv4_subnet": "10.9.8.0/24"}, 409, "subnet_overlaps"),
         ({"ipv4_subnet": "10.9.0.0/16"}, 409, "subnet_overlaps"),
         ({"ipv6_prefix": "fd00:5::/64"}, 409, "subnet_overlaps"),
+        ({"ipv4_subnet": "8.8.0.0/16"}, 400, "subnet_not_allowed"),
+        ({"ipv6_prefix": "2001:db8::/64"}, 400, "subnet_not_allowed"),
         ({"name": "first"}, 409, "name_taken"),
     ],
 )
@@ -90,6 +92,21 @@ def test_the_prefixes_of_the_site_run_out(tmp_path: Path) -> None:
         service.post("/v1/networks", {"name": "a"})
         assert service.problem("POST", "/v1/networks", 409, json={"name": "b"})["code"] == "exhausted"
         service.post("/v1/networks", {"name": "b", "ipv6_prefix": "fd00:2::/64"})
+    finally:
+        service.close()
+
+
+def test_public_prefixes_of_the_site_are_allowed(tmp_path: Path) -> None:
+    service = Service(tmp_path, ula_prefix="2001:db8:1::/48", public_prefixes=("198.51.100.0/24", "2001:db8:2::/48"))
+    try:
+        service.post("/v1/networks", {"name": "a"})
+        service.post("/v1/networks", {"name": "b", "ipv6_prefix": "2001:db8:1:ff::/64"})
+        service.post("/v1/networks", {"name": "c", "ipv6_prefix": "2001:db8:2::/64", "ipv4_subnet": "198.51.100.0/25"})
+        body = {"name": "d", "ipv4_subnet": "198.51.100.0/23"}
+        assert service.problem("POST", "/v1/networks", 409, json=body)["code"] == "subnet_overlaps"
+        body = {"name": "d", "ipv6_prefix": "2001:db8:3::/64"}
+        problem = service.problem("POST", "/v1/networks", 400, json=body)
+        assert (problem["code"], problem["field"]) == ("subnet_not_allowed", "ipv6_prefix")
     finally:
         service.close()
 

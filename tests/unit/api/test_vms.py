@@ -12,6 +12,7 @@ import pytest
 from tests.unit import samples
 from tests.unit.api.service import PUBLIC_KEY, Service
 from ucloud.api.schemas.vm import VmDryRun
+from ucloud.model.devices import eui64_address
 from ucloud.model.seen import GuestState
 from ucloud.store import keys
 from ucloud.store.api import Put
@@ -72,6 +73,16 @@ def test_fixed_addresses(ready: Service) -> None:
         assert ready.problem("POST", "/v1/vms", 409, json=body)["code"] == "address_taken"
     twice = {"name": "c", "image": "tiny", "networks": [{"network": "main", "ipv4": "10.0.0.78"}] * 2}
     assert ready.problem("POST", "/v1/vms", 409, json=twice)["code"] == "address_taken"
+
+
+def test_the_slaac_address_of_a_nic_is_its_own_also_beside_a_fixed_one(ready: Service) -> None:
+    """The firewall lets a guest use both, so nobody else may get either."""
+    prefix = ready.get("/v1/networks")["items"][0]["spec"]["ipv6_prefix"]
+    fixed = {"network": "main", "ipv6": prefix.replace("/64", "77")}
+    first = ready.post("/v1/vms", {"name": "a", "image": "tiny", "networks": [fixed]})
+    slaac = eui64_address(prefix, first["spec"]["nics"][0]["mac"])
+    body = {"name": "b", "image": "tiny", "networks": [{"network": "main", "ipv6": slaac}]}
+    assert ready.problem("POST", "/v1/vms", 409, json=body)["code"] == "address_taken"
 
 
 @pytest.mark.parametrize(

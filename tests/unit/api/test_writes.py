@@ -93,6 +93,23 @@ def test_a_reboot_whose_answer_was_lost_happens_once(ready: Service, vm: Any) ->
     assert ready.post(f"/v1/vms/{vm['id']}/actions/reboot", {}, status=202)["spec"]["boots"] == 2
 
 
+def test_a_reboot_whose_answer_was_lost_happens_once_although_others_write(ready: Service, vm: Any) -> None:
+    """What was written is not there as it was written any more: it was done nevertheless."""
+    ready.store.lose_answers = 1
+    ready.store.after_loss = lambda: ready.patch(f"/v1/vms/{vm['id']}", {"labels": {"by": "another"}})
+    ready.post(f"/v1/vms/{vm['id']}/actions/reboot", {}, status=202)
+    shown = ready.get(f"/v1/vms/{vm['id']}")
+    assert (shown["spec"]["boots"], shown["labels"]) == (2, {"by": "another"})
+
+
+def test_a_delete_whose_answer_was_lost_although_all_is_gone(service: Service) -> None:
+    key = service.post("/v1/keys", KEY)
+    claims = [name for name in service.dump() if "/claim/name/" in name or name.endswith(key["id"])]
+    service.store.lose_answers = 1
+    service.store.after_loss = lambda: service.store.commit(Txn((), tuple(Delete(name) for name in claims))) and None
+    assert service.ask("DELETE", f"/v1/keys/{key['id']}").status_code == 202
+
+
 def test_a_store_that_never_answers_is_told(service: Service) -> None:
     service.store.lose_requests = 1000
     assert service.problem("POST", "/v1/keys", 500, json=KEY)["code"] == "outcome_unknown"

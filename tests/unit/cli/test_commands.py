@@ -195,6 +195,15 @@ def test_explain(api: FakeApi, cli: Cli) -> None:
         assert text in out
 
 
+def test_log_on_a_terminal_does_not_steer_it(api: FakeApi, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    api.add("vm", "vm-aaaaaaaaaaaa", "web1")
+    api.log = b"\x1b]0;title\x07boot\r\n\x1b[31mlogin: "
+    assert cli("vm", "log", "web1").out == "\x1b]0;title\x07boot\r\n\x1b[31mlogin: "
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert cli("vm", "log", "web1").out == "boot\nlogin: "
+    assert "\x1b" in cli("vm", "log", "web1", "--raw").out
+
+
 def test_log(api: FakeApi, cli: Cli) -> None:
     api.add("vm", "vm-aaaaaaaaaaaa", "web1", dict(VM_SPEC))
     assert cli("vm", "log", "web1").out == "booting\nlogin: "

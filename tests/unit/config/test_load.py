@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,9 @@ def test_an_empty_file_is_all_defaults() -> None:
         ("[api]\nthreads = '4'\n", "api.threads"),
         ("[api]\nthreads = true\n", "api.threads"),
         ("[api]\ndownload_allowed_hosts = [1]\n", "api.download_allowed_hosts"),
+        ("[network]\npublic_prefixes = ['2001:db8::1/48']\n", "2001:db8::1/48"),
+        ("[network]\nula_prefix = 'fd00'\n", "network"),
+        ("[log]\nlevel = 'loud'\n", "log.level"),
         ("api = 3\n", "api"),
         ("[api\n", "test"),
     ],
@@ -53,5 +57,11 @@ def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
     assert "ucloud up" in caught.value.hint
 
 
+def test_only_what_differs_is_written() -> None:
+    assert render_config(Config()).strip() == ""
+    assert render_config(Config(network=NetworkSection(tag="abc"))) == '[network]\ntag = "abc"\n'
+
+
 def test_there_are_not_too_many_settings() -> None:
-    assert render_config(Config()).count(" = ") <= 65
+    config = Config()
+    assert sum(len(fields(getattr(config, section.name))) for section in fields(config)) <= 65

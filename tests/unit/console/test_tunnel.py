@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from ucloud.console.tunnel import TunnelTls, open_tunnel, parse_head, render_upgrade
-from ucloud.errors import MissingPrerequisite, Unavailable
+from ucloud.console.tunnel import parse_head, render_upgrade
+from ucloud.errors import Unavailable
 
 
 def test_the_request() -> None:
@@ -25,11 +23,3 @@ def test_the_head_of_an_answer() -> None:
 def test_what_is_no_answer(head: bytes) -> None:
     with pytest.raises(Unavailable):
         parse_head(head)
-
-
-def test_doors_that_cannot_be(tmp_path: Path) -> None:
-    tls = TunnelTls(tmp_path / "ca", tmp_path / "cert", tmp_path / "key")
-    with pytest.raises(Unavailable, match="no https URL"):
-        open_tunnel("http://127.0.0.1:1", "/", tls)
-    with pytest.raises(MissingPrerequisite):
-        open_tunnel("https://127.0.0.1:1", "/", tls)

@@ -17,8 +17,8 @@ from ucloud.errors import Conflict, Error, GuestError, InvalidInput, NotFound, U
 from ucloud.guard.server import CONNECTIONS_LIMIT, Server
 from ucloud.hypervisor.guard_client import GuardClient
 from ucloud.hypervisor.guard_protocol import FDS_LIMIT, REQUEST_LIMIT_BYTES, Named
-from ucloud.hypervisor.unix_socket import connect_unix
 from ucloud.system.clock import SystemClock
+from ucloud.system.unix_socket import connect_unix
 
 ERRORS: dict[str, Exception] = {
     "conflict": Conflict("runs already", code="runs", hint="wait"),

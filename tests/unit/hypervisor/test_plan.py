@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.hypervisor.wishes import VM_ID, at, wanted
+from ucloud.hypervisor.changes import record_action, record_halt
 from ucloud.hypervisor.guard_protocol import VmProcess
 from ucloud.hypervisor.plan import (
     CancelStop,
@@ -227,3 +228,33 @@ def test_a_silent_guest_keeps_running() -> None:
     plan = plan_vm(wanted(), running(Guest.SILENT), at(0))
     assert (plan.state, plan.action) == (GuestState.RUNNING, None)
     assert plan.reason
+
+
+def test_a_process_that_its_lock_does_not_name_is_killed_and_may_start_anew() -> None:
+    """Rule D of failover: nobody runs without the lock, whatever is wanted of it."""
+    why = "the lock is another generation's"
+    observed = replace(running(), disowned=why)
+    plan = plan_vm(wanted(), observed, at(0))
+    assert plan == Plan(GuestState.STOPPING, Kill(1, 1, End.LOST, why), why)
+    assert plan.action is not None
+    assert record_action(RECORD, plan.action, at(0)).end is End.LOST
+    assert plan_vm(None, observed, at(0)).action == plan.action
+
+
+def test_what_has_ended_is_collected_whoever_owned_it() -> None:
+    assert isinstance(plan_vm(wanted(), replace(ended(exit_code=0), disowned="lost"), at(0)).action, Collect)
+
+
+def test_a_noted_stop_of_the_cloud_stands_when_the_guest_powers_off() -> None:
+    record = record_halt(RECORD, 30.0, at(0))
+    off = ObservedVm(VM_ID, record, True, PROCESS, Guest.POWERED_OFF)
+    plan = plan_vm(wanted(restart=Restart.NEVER), off, at(1))
+    assert isinstance(plan.action, Quit)
+    record = record_action(record, plan.action, at(1))
+    assert record.end is End.LOST
+    gone = ObservedVm(VM_ID, record, True, replace(PROCESS, running=False, exit_code=0))
+    collect = plan_vm(wanted(restart=Restart.NEVER), gone, at(2)).action
+    assert isinstance(collect, Collect)
+    assert collect.end is End.LOST
+    absent_again = ObservedVm(VM_ID, record, True)
+    assert plan_vm(wanted(restart=Restart.NEVER), absent_again, at(3)).action == Start(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 import pytest
 
@@ -76,6 +76,47 @@ def test_other_versions_and_neighbours_do_not_overlap() -> None:
     plan.check_free(IPv6Network("fd00:0:0:1::/64"), taken, field="x")
 
 
+@pytest.mark.parametrize(
+    "subnet",
+    [
+        "10.0.0.0/16",
+        "172.16.5.0/24",
+        "172.31.0.0/16",
+        "192.168.1.0/24",
+        "100.127.0.0/16",
+        "fd12:3456::/64",
+        "fc00::/64",
+    ],
+)
+def test_private_subnets_are_anybodys(subnet: str) -> None:
+    plan.check_free(ip_network(subnet), [], field="x")
+
+
+@pytest.mark.parametrize(
+    "subnet",
+    ["8.8.0.0/16", "172.32.0.0/16", "172.15.0.0/16", "100.128.0.0/16", "192.0.2.0/24", "2001:db8::/64", "2000::/64"],
+)
+def test_a_public_subnet_must_be_the_sites(subnet: str) -> None:
+    """On a host, a network's subnet is a route: with anybody's, a user could take the host's own traffic."""
+    network = ip_network(subnet)
+    outside = ["198.51.100.0/24", "2001:db8:1::/48", str(network.supernet().supernet())]
+    with pytest.raises(InvalidInput) as caught:
+        plan.check_free(network, [], field="x", public=outside[:2])
+    assert (caught.value.code, caught.value.field) == ("subnet_not_allowed", "x")
+    assert "network.public_prefixes" in caught.value.hint
+    plan.check_free(network, [], field="x", public=outside)
+    plan.check_free(network, [], field="x", public=[subnet])
+    larger = [str(part) for part in network.subnets()]
+    with pytest.raises(InvalidInput):
+        plan.check_free(network, [], field="x", public=larger)
+
+
+def test_a_site_prefix_does_not_open_a_reserved_range() -> None:
+    for subnet in ("169.254.0.0/16", "fd75:636c:6f75:6400::/64"):
+        with pytest.raises(Conflict, match=r"hosts and gateways|link-local"):
+            plan.check_free(ip_network(subnet), [], field="x", public=[subnet])
+
+
 def test_prefixes_of_a_small_site_run_out() -> None:
     taken: list[str] = []
     for _ in range(3):
@@ -103,12 +144,6 @@ def test_addresses_are_given_once_and_run_out(seed: int) -> None:
 def test_the_last_free_address_of_a_large_subnet_is_found() -> None:
     everything = {str(address) for address in IPv4Network("10.0.0.0/16")} - {"10.0.77.7"}
     assert plan.pick_ipv4("10.0.0.0/16", everything, chooser()) == "10.0.77.7"
-
-
-def test_slaac_address_of_a_mac() -> None:
-    # RFC 4291, appendix A: 34-56-78-9A-BC-DE gives 3656:78FF:FE9A:BCDE
-    assert plan.ipv6_of_mac("2001:db8::/64", "34:56:78:9a:bc:de") == "2001:db8::3656:78ff:fe9a:bcde"
-    assert plan.ipv6_of_mac("fd00::/64", "02:00:00:00:00:01") == "fd00::ff:fe00:1"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -9,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ucloud.errors import Conflict
+from ucloud.errors import Conflict, DeadlineExceeded
 from ucloud.local import processes
-from ucloud.local.processes import only_one, running_pid, stop_process
+from ucloud.local.processes import is_running, lock_file, only_one, running_pid, stop_process
 from ucloud.system.clock import SystemClock
 
 HOLD = (
@@ -57,3 +58,17 @@ def test_a_dead_process_leaves_no_trace(tmp_path: Path) -> None:
         assert running_pid(tmp_path, "api") == 0
     with only_one(tmp_path, "api", SystemClock()):
         assert running_pid(tmp_path, "api") == os.getpid()
+
+
+@pytest.mark.parametrize("left", ["", "1 1\n", f"{os.getpid()}\n", "x y\n"], ids=["none", "dead", "old", "odd"])
+def test_one_that_holds_its_lock_runs_before_its_pid_is_written(tmp_path: Path, left: str) -> None:
+    """Whatever an earlier one left in the file: a second is not started, and no stranger gets a signal."""
+    with lock_file(tmp_path, "api").open("w") as file:
+        file.write(left)
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert is_running(tmp_path, "api")
+        assert running_pid(tmp_path, "api") == 0
+        with pytest.raises(DeadlineExceeded):
+            stop_process(tmp_path, "api", SystemClock(), timeout_s=0.1)
+    assert not is_running(tmp_path, "api")

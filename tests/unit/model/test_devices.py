@@ -23,6 +23,12 @@ def test_two_clouds_share_no_prefix() -> None:
     assert devices.tap_device("0a1", "abcdefgh").startswith(two.tap)
 
 
+def test_the_cloud_of_an_uplink() -> None:
+    assert devices.cloud_of_uplink(devices.network_devices("0a1", 0xFFFFFF).uplink) == "0a1"
+    for other in ("uup", "uup0a1", "uupxyz64", "uup0a1xyz", "uup0a1fffffff", "eth0", "ut0a1abcdefgh"):
+        assert devices.cloud_of_uplink(other) == ""
+
+
 @pytest.mark.parametrize(
     ("vni", "group"),
     [(100, "ff05::64"), (9999, "ff05::270f"), (10_000, "ff05::2710"), (16_777_215, "ff05::ff:ffff")],
@@ -33,6 +39,8 @@ def test_group_is_the_number_not_its_digits(vni: int, group: str) -> None:
 
 def test_eui64() -> None:
     assert devices.link_local_of("02:00:00:00:00:01") == "fe80::ff:fe00:1"
+    # RFC 4291, appendix A: 34-56-78-9A-BC-DE gives 3656:78FF:FE9A:BCDE
+    assert devices.eui64_address("2001:db8::/64", "34:56:78:9a:bc:de") == "2001:db8::3656:78ff:fe9a:bcde"
     assert devices.eui64_address("fd00:1::7/64", "52:54:00:12:34:56") == "fd00:1::5054:ff:fe12:3456"
 
 

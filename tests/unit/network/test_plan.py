@@ -114,8 +114,8 @@ def test_what_a_change_touches() -> None:
 def test_a_network_without_ipv4_can_ask_ipv4_name_servers() -> None:
     one = target(replace(WANTED, ipv4_subnet=""))
 
-    assert one.gateway.uplink_addresses == ("fe80::2/64", "169.254.0.100/32")
-    assert "169.254.0.100/32" in one.gateway.host_prefixes
+    assert one.gateway.uplink_ipv4 == "169.254.0.100"
+    assert one.gateway.subnets == ("fd00:1::/64",)
     assert "dhcp-range=10" not in one.services
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ucloud.store import etcd_wire as wire
-from ucloud.store.api import Delete, EventKind, Put, Txn, absent, created_at, has_value, unchanged
+from ucloud.store.api import Delete, EventKind, Put, Txn, absent, created_at, unchanged
 
 
 @given(prefix=st.text(min_size=1), rest=st.text())
@@ -38,7 +38,7 @@ def test_the_next_page_begins_after_the_last_key() -> None:
 
 def test_a_transaction() -> None:
     txn = Txn(
-        (absent("a"), unchanged("b", 5), created_at("c", 6), has_value("d", b"\xff")),
+        (absent("a"), unchanged("b", 5), created_at("c", 6)),
         (Put("a", b"1", lease=1 << 60), Put("b", b""), Delete("c")),
     )
     body = json.loads(json.dumps(wire.render_txn(txn)))
@@ -46,7 +46,6 @@ def test_a_transaction() -> None:
         ("CREATE", None, "0"),
         ("MOD", "5", None),
         ("CREATE", None, "6"),
-        ("VALUE", None, None),
     ]
     assert body["success"][0]["request_put"]["lease"] == str(1 << 60)
     assert "lease" not in body["success"][1]["request_put"]

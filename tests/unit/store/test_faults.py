@@ -6,8 +6,10 @@ import threading
 import time
 from collections.abc import Callable
 
+import pytest
+
 from tests.unit.store.test_memory import ManualClock
-from ucloud.errors import OutcomeUnknown, StoreUnavailable
+from ucloud.errors import DeadlineExceeded, OutcomeUnknown, StoreUnavailable
 from ucloud.store.api import Committed, Item, Listing, Put, Txn, Watch
 from ucloud.store.cache import Cache
 from ucloud.store.election import Election
@@ -22,6 +24,7 @@ class FailingStore(MemoryStore):
         self.down = threading.Event()
         self.lost = 0
         self.lists = 0
+        self.refused = 0
         self._watches: list[Watch] = []
 
     def fail(self) -> None:
@@ -58,6 +61,7 @@ class FailingStore(MemoryStore):
 
     def _check_up(self) -> None:
         if self.down.is_set():
+            self.refused += 1
             raise StoreUnavailable("failed to reach etcd: it is down")
 
 
@@ -78,14 +82,14 @@ def test_a_cache_keeps_what_it_has_and_goes_on_where_it_was() -> None:
     cache.start()
     wait_until(lambda: cache.age_s() == 0)
     store.fail()
-    wait_until(lambda: "it is down" in cache.trouble())
+    wait_until(lambda: store.refused > 0)
     clock.now_s += 7
     assert cache.age_s() == 7
     assert len(cache.snapshot().items) == 0
     store.down.clear()
     revision = put(store, "a/1")
     wait_until(lambda: cache.snapshot().revision >= revision)
-    assert (list(cache.snapshot().items), cache.trouble(), cache.age_s()) == (["a/1"], "", 0)
+    assert (list(cache.snapshot().items), cache.age_s()) == (["a/1"], 0)
     assert store.lists == 1  # resumed, not listed again
     cache.stop()
 
@@ -95,7 +99,7 @@ def test_a_cache_waits_for_a_store_that_is_not_there_yet() -> None:
     store.down.set()
     cache: Cache[Item] = Cache(store, ["a/"])
     cache.start()
-    wait_until(lambda: cache.trouble() != "")
+    wait_until(lambda: store.refused > 0)
     store.down.clear()
     assert dict(cache.wait_for(0, 5).items) == {}
     cache.stop()
@@ -154,4 +158,57 @@ def test_decoding_reads_each_version_once() -> None:
     cache.wait_for(put(store, "elsewhere", b""), 5)  # lists again: the values are the same
     assert cache.snapshot().values_under("a/") == ["x", "y"]
     assert seen == [b"x", b"y"]
+    cache.stop()
+
+
+def test_waiting_for_news_lists_nothing() -> None:
+    store = FailingStore()
+    cache: Cache[Item] = Cache(store, ["a/"])
+    cache.start()
+    revision = cache.wait_for(0, 5).revision
+    for _ in range(5):
+        assert cache.next_snapshot(revision, 0.1).revision == revision
+    assert store.lists == 1
+    put(store, "a/1")
+    assert list(cache.next_snapshot(revision, 5).items) == ["a/1"]
+    cache.stop()
+
+
+def test_waiting_for_revisions_lists_at_most_once_a_second() -> None:
+    store = FailingStore()
+    cache: Cache[Item] = Cache(store, ["a/"])
+    cache.start()
+    never = cache.wait_for(0, 5).revision + 1000
+    started_s = time.monotonic()
+    threads = [threading.Thread(target=_wait_in_vain, args=(cache, never, 1.6)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 2 <= store.lists <= 2 + (time.monotonic() - started_s)
+    cache.stop()
+
+
+def _wait_in_vain(cache: Cache[Item], revision: int, timeout_s: float) -> None:
+    with pytest.raises(DeadlineExceeded):
+        cache.wait_for(revision, timeout_s)
+
+
+def test_a_mistake_does_not_end_the_cache(caplog: pytest.LogCaptureFixture) -> None:
+    """A callback or a store that raises what it should not: said in the log, and all is listed again."""
+    store = FailingStore()
+    cache: Cache[Item] = Cache(store, ["a/"])
+    mistakes = iter([ValueError("one"), KeyError("two")])
+
+    def wake(_: object) -> None:
+        if (mistake := next(mistakes, None)) is not None:
+            raise mistake
+
+    cache.on_change(wake)
+    cache.start()
+    for name in ("a/1", "a/2", "a/3"):
+        revision = put(store, name)
+        assert name in cache.wait_for(revision, 5).items
+    wait_until(lambda: "a/3" in cache.snapshot().items)
+    assert "Traceback" in caplog.text
     cache.stop()

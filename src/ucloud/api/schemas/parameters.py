@@ -76,7 +76,7 @@ class LogQuery(Query):
     bytes: LogBytes = 65_536
 
 
-class UploadQuery(Query):
+class UploadQuery(WriteQuery):
     name: Name
     sha256: Sha256 = left_out()
     user: Account = "root"

@@ -62,6 +62,7 @@ SCRIPTS = {
     "boot": "etc/ucloud/boot",
     "dns": "etc/ucloud/dns",
     "metadata": "etc/ucloud/metadata",
+    "network": "etc/ucloud/network",
     "sshd": "etc/ucloud/sshd",
     "power-button": "etc/acpi/power-button",
 }

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hmac
 from pathlib import Path
 
-from flask import request
-
 from ucloud.errors import MissingPrerequisite, Unauthorized
 
 _HINT = "send the header 'Authorization: Bearer TOKEN' with the content of the API's token file"
@@ -25,8 +23,8 @@ def read_token(path: Path) -> bytes:
     return token
 
 
-def check_token(token: bytes) -> None:
-    """Raises Unauthorized. Takes the same time for every wrong token."""
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+def check_token(authorization: str, token: bytes) -> None:
+    """Of the ``Authorization`` header. Raises Unauthorized; takes the same time for every wrong token."""
+    scheme, _, given = authorization.partition(" ")
     if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token):
         raise Unauthorized("failed to accept the request: its token is missing or wrong", hint=_HINT)
