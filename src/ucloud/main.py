@@ -109,7 +109,7 @@ def _api(config: Config) -> int:
 
 
 def _stream(config: Config) -> int:
-    from ucloud.api.stream import main as run
+    from ucloud.stream.process import main as run
 
     return run(config)
 

@@ -197,12 +197,12 @@ def test_bad_images_end_with_a_problem_and_nothing(
 @pytest.mark.parametrize(
     ("url", "status", "code"),
     [
-        ("{files}/nothing?key=secret", 503, "download_status"),
+        ("{files}/nothing?key=secret", 409, "download_status"),
         ("http://localhost:1/x?key=secret", 403, "address_forbidden"),
         ("http://[fe80::1]/x", 403, "address_forbidden"),
-        ("http://user:secret@127.0.0.1/x", 400, "bad_url"),
-        ("http://name.invalid/x?key=secret", 503, "download_name"),
-        ("http://127.0.0.1:99999/x?key=secret", 400, "bad_url"),
+        ("http://user:secret@127.0.0.1/x", 400, "invalid_input"),
+        ("http://name.invalid/x?key=secret", 409, "download_name"),
+        ("http://127.0.0.1:99999/x?key=secret", 400, "invalid_input"),
     ],
 )
 def test_what_is_wrong_before_the_first_byte_is_a_problem(
@@ -237,8 +237,12 @@ def test_dry_runs(service: Service, files: str, disk: bytes) -> None:
     assert (told["would"], told["object"]["spec"]["source"]) == ("create", "upload")
     assert service.dump() == before
     upload(service, "tiny", disk)
-    for path in ("/v1/images?dry_run=true", "/v1/images/upload?name=tiny&dry_run=true"):
-        assert service.problem("POST", path, 409, json=body)["code"] == "name_taken"
+    cases: list[tuple[str, dict[str, Any]]] = [
+        ("/v1/images?dry_run=true", {"json": body}),
+        ("/v1/images/upload?name=tiny&dry_run=true", {"content_type": OCTETS}),
+    ]
+    for path, options in cases:
+        assert service.problem("POST", path, 409, **options)["code"] == "name_taken"
     service.problem("POST", "/v1/images?dry_run=true", 400, json={"name": "x", "url": "http://a:b@c/"})
 
 

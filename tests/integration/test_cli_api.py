@@ -115,7 +115,7 @@ def test_refusals(ask: Ask, tmp_path: Path) -> None:
     disk.write_bytes(DISK)
     assert "SHA-256" in ask("image", "import", str(disk), "--sha256", "0" * 64, fails=4)
     assert "field name" in ask("network", "create", "a b", fails=1)
-    assert "loopback" in ask("image", "import", "http://127.0.0.2:1/x.raw", fails=1).lower()
+    assert "must be public" in ask("image", "import", "http://127.0.0.2:1/x.raw", fails=1)
     assert "ucloud image list" in ask("vm", "create", "x", "--image", "none", fails=3)
     assert ask("vm", "log", "none", fails=3)
 

@@ -22,7 +22,6 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from tests.fake_api import TOKEN, running
-from ucloud.api.stream import find_door, make_server, make_stream_server
 from ucloud.config import ApiSection, Config, HostSection, LogSection, StoreSection, render_config
 from ucloud.console.tunnel import Tunnel, open_tunnel
 from ucloud.errors import Conflict, Error, NotFound, Unavailable
@@ -35,6 +34,7 @@ from ucloud.store import keys
 from ucloud.store.api import Put, Txn
 from ucloud.store.codec import encode
 from ucloud.store.memory import MemoryStore
+from ucloud.stream.process import find_door, make_server, make_stream_server
 from ucloud.system.door import door_context
 
 _HELLO = b"hello from the guest\r\n"

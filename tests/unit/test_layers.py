@@ -33,6 +33,7 @@ LAYERS = {
     "guard": 4,
     "api": 4,
     "control": 4,
+    "stream": 4,
     "client": 5,
     "cli": 5,
     "local": 6,

@@ -10,6 +10,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Protocol
 
 from ucloud.agent.locks import Locks
@@ -21,7 +22,7 @@ from ucloud.hypervisor.resources import Disk, DiskLayer, Resources, Tap
 from ucloud.metadata.room import MetadataRoom
 from ucloud.model.wanted import WantedNetwork, WantedNic, WantedVm
 from ucloud.network.room import NetworkRoom
-from ucloud.storage.directory_pool import DirectoryPool
+from ucloud.storage.pool import LayerSource, Pool
 from ucloud.store import keys
 from ucloud.store.api import Store
 
@@ -47,7 +48,7 @@ class HostResources:
         network: NetworkRoom,
         firewall: FirewallRoom,
         metadata: MetadataRoom,
-        pool: DirectoryPool,
+        pool: Pool,
         guard: GuardClient,
         wishes: Wishes,
     ) -> None:
@@ -132,7 +133,9 @@ class HostResources:
             wanted.vm_id, image_digest=image.digest, image_format=image.format, size_bytes=size_bytes, uid=uid
         )
         self._pool.grow_volume(wanted.vm_id, size_bytes)
-        return Disk(
-            DiskLayer(self._pool.volume_path(wanted.vm_id), "qcow2"),
-            (DiskLayer(self._pool.blob_path(image.digest, image.format), image.format.value),),
-        )
+        source = self._pool.disk(wanted.vm_id, image.digest, image.format)
+        return Disk(_layer(source.top), tuple(_layer(layer) for layer in source.backing))
+
+
+def _layer(layer: LayerSource) -> DiskLayer:
+    return DiskLayer(Path(layer.location), layer.format.value)

@@ -61,6 +61,7 @@ def upload_image(site: Site, query: UploadQuery, header: PostHeaders) -> Answer:
     way = Way(conditions, status=201, located=True)
     meta = Meta(id=new_id("image"), name=query.name, project=query.project, created_at=site.now())
     if query.dry_run:
+        _check_upload(site)
         refuse_taken(site, "image", meta)
         return preview_image(site, meta, source=_UPLOAD, sha256=query.sha256, user=query.user)
     replay = find_replay(site, "image", Image, conditions)

@@ -26,7 +26,7 @@ from ucloud.api.schemas.parameters import PostHeaders, WriteQuery
 from ucloud.api.site import Site
 from ucloud.api.writes import find_replay, refuse_taken
 from ucloud.config import Config
-from ucloud.errors import Error, Unavailable
+from ucloud.errors import Conflict, Error, Unavailable
 from ucloud.model.image import Image
 from ucloud.model.meta import Meta
 from ucloud.serving.problem import problem
@@ -50,13 +50,20 @@ def import_image(site: Site, query: WriteQuery, header: PostHeaders, body: Image
     parse_url(body.url)
     if query.dry_run:
         return preview_image(site, meta, source=shown_url(body.url), sha256=body.sha256, user=body.user)
+    return Answer(_Import(site, meta, body, conditions, _open(site, body.url)), content_type=NDJSON)
+
+
+def _open(site: Site, url: str) -> Download:
+    """The transfer is begun. That a server of others does not answer is a Conflict: this API is not unavailable."""
     site.transfers.begin()
     try:
-        download = open_url(body.url, limits=download_limits(site.config), clock=site.clock)
+        return open_url(url, limits=download_limits(site.config), clock=site.clock)
+    except Unavailable as error:
+        site.transfers.end()
+        raise Conflict(error.message, hint=error.hint, code=error.code) from error
     except BaseException:
         site.transfers.end()
         raise
-    return Answer(_Import(site, meta, body, conditions, download), content_type=NDJSON)
 
 
 def download_limits(config: Config) -> DownloadLimits:

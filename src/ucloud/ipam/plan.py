@@ -87,7 +87,7 @@ def parse_ipv4_subnet(text: str) -> IPv4Network:
 def check_free(subnet: Subnet, taken: Iterable[tuple[str, str]], *, field: str, public: Iterable[str] = ()) -> None:
     """Refuse a subnet that overlaps a reserved range or one of ``taken`` (subnet, who has it). Raises Conflict.
 
-    One that is not private must lie inside one of ``public``, the site's own prefixes. Raises InvalidInput.
+    One that is not private must lie inside one of ``public``, the site's own prefixes. Raises Conflict.
     """
     others = [(network, why) for network, why in RESERVED]
     others += [(ipaddress.ip_network(text), owner) for text, owner in taken]
@@ -99,9 +99,8 @@ def check_free(subnet: Subnet, taken: Iterable[tuple[str, str]], *, field: str, 
                 code="subnet_overlaps",
             )
     if not any(_lies_in(subnet, allowed) for allowed in (*PRIVATE, *map(ipaddress.ip_network, public))):
-        raise InvalidInput(
+        raise Conflict(
             f"failed to use {subnet} as {field}: it is neither private nor this site's own",
-            field=field,
             hint="choose a private one, or have the operator add yours to network.public_prefixes",
             code="subnet_not_allowed",
         )

@@ -26,7 +26,19 @@ LABEL_VALUE = "^[A-Za-z0-9 ._:/@=+-]{0,255}$"
 LABEL_FILTER = "^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}=[A-Za-z0-9 ._:/@=+-]{0,255}$"
 SHA256 = "^[0-9a-f]{64}$"
 ACCOUNT = "^[a-z_][a-z0-9_-]{0,31}$"
-URL = "^https?://[A-Za-z0-9.:@%_\\[\\]/?&=+~,;!$'()*-]{1,2000}$"
+_PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_HEX = "[0-9A-Fa-f]{1,4}"
+# Every way to write an IPv6 address but with an embedded IPv4 one: whole, or with "::" for at least one group.
+_IPV6 = "|".join(
+    (
+        f"{_HEX}(:{_HEX}){{7}}",
+        f"({_HEX}(:{_HEX}){{0,3}})?::({_HEX}(:{_HEX}){{0,2}})?",
+        f"{_HEX}(:{_HEX}){{4,5}}::({_HEX})?",
+        f"({_HEX}(:{_HEX}){{0,1}})?::{_HEX}(:{_HEX}){{3,4}}",
+    )
+)
+_URL_HOST = f"([A-Za-z0-9][A-Za-z0-9._-]{{0,252}}|\\[({_IPV6})\\])"
+URL = f"^https?://{_URL_HOST}(:{_PORT})?([/?][A-Za-z0-9.:@%_/?&=+~,;!$'()*-]{{0,1700}})?$"
 BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 _OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 IPV4_SUBNET = f"^({_OCTET}\\.){{3}}{_OCTET}/(1[6-9]|2[0-9])$"
@@ -87,7 +99,7 @@ _host_after, _host_schema = matching(HOST_NAME, "a host name: 1 to 63 letters, d
 _label_after, _label_schema = matching(LABEL_VALUE, "at most 255 letters, digits, spaces or ._:/@=+-")
 _sha_after, _sha_schema = matching(SHA256, "a SHA-256 in 64 lower-case hex digits")
 _account_after, _account_schema = matching(ACCOUNT, "an account name")
-_url_after, _url_schema = matching(URL, "an http or https URL")
+_url_after, _url_schema = matching(URL, "an http or https URL without credentials")
 _base64_after, _base64_schema = matching(BASE64, "base64", maxLength=87_384)
 _prefix_after, _prefix_schema = matching(IPV6_PREFIX, "a /64 such as fd00:1:2:3::/64")
 

@@ -25,7 +25,6 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.sync.server import Server, ServerConnection, serve
 
-from ucloud.api.pump import IdleEnd, pump
 from ucloud.config import Config
 from ucloud.console.tunnel import Tunnel, open_tunnel
 from ucloud.errors import Conflict, Error, Forbidden, NotFound, Unavailable
@@ -38,6 +37,7 @@ from ucloud.store import keys
 from ucloud.store.api import Store
 from ucloud.store.codec import decode_as
 from ucloud.store.connect import open_store
+from ucloud.stream.pump import IdleEnd, pump
 from ucloud.system.door import door_context
 
 _PATH = re.compile(r"/v1/vms/([A-Za-z0-9._~-]{1,128})/console")
