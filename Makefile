@@ -10,7 +10,8 @@ HOST_PACKAGES := etcd-server qemu-system-x86 qemu-utils seabios ipxe-qemu dnsmas
 	util-linux openssh-client
 IMAGE_PACKAGES := dosfstools e2fsprogs mtools syslinux syslinux-common
 PYTHON_PACKAGES := python3-venv
-PACKAGES := $(HOST_PACKAGES) $(IMAGE_PACKAGES) $(PYTHON_PACKAGES)
+TEST_PACKAGES := iputils-ping procps
+PACKAGES := $(HOST_PACKAGES) $(IMAGE_PACKAGES) $(PYTHON_PACKAGES) $(TEST_PACKAGES)
 
 .PHONY: help demo check test bench dist packages clean
 

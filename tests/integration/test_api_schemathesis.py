@@ -23,7 +23,7 @@ def test_all_checks_pass(tmp_path: Path) -> None:
         make_usable(api)
         program = Path(sys.executable).with_name("schemathesis")
         argv = [program, "run", f"http://127.0.0.1:{api.port}/v1/openapi.json"]
-        argv += ["--header", f"Authorization: Bearer {TOKEN}", "--checks", "all", "--max-examples", "50"]
+        argv += ["--header", f"Authorization: Bearer {TOKEN}", "--checks", "all", "--max-examples", "15"]
         argv += ["--seed", "1", "--no-color", "--generation-database", "none"]
         done = run(argv, timeout_s=170, check=False, cwd=tmp_path)
         assert done.exit_code == 0, done.stdout[-12_000:] + done.stderr[-2000:]
