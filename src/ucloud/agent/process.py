@@ -54,49 +54,62 @@ class Agent:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        clock = SystemClock()
-        host = config.host
+        self._clock = SystemClock()
         self._store = open_store(config.store)
         self._cache: Cache[Any] = Cache(
-            self._store, (keys.wanted_of(host.id),), lambda item: decode(item.value), clock=clock
+            self._store, (keys.wanted_of(config.host.id),), lambda item: decode(item.value), clock=self._clock
         )
         self._wishes = Wishes(self._cache)
-        self._reports = Reports(self._store, host.id, clock)
-        self._guard = GuardClient(host.run_directory / "guard.sock")
-        self._hypervisor = open_hypervisor(host)
+        self._reports = Reports(self._store, config.host.id, self._clock)
+        self._hypervisor = open_hypervisor(config.host)
+        self._pool = DirectoryPool(config.host.pool_directory, reserve_percent=config.host.pool_reserve_percent)
+        self._watcher = GuestWatcher(lambda vm_id: self._vms.wake(vm_id))
+        offers = Offers(self._hypervisor.serial_log, self._hypervisor.serial_socket, self._pool.open_blob)
+        self._door = Door(config, offers)
+        networks = self._open_networks()
+        blobs = self._open_blobs()
+        self._networks = Loop("networks", networks.run, clock=self._clock)
+        self._blobs = Loop("blobs", blobs.run, clock=self._clock, workers=BLOB_WORKERS)
+        self._vms = Loop("vms", self._open_vms(networks, blobs).run, clock=self._clock, workers=VM_WORKERS)
+        self._hosts = Loop("host", self._open_host().run, clock=self._clock)
+
+    def _open_networks(self) -> NetworkPasses:
+        config = self._config
         firewall = FirewallRoom(config.network)
-        network = NetworkRoom(host, config.network, firewall.gateway_rules)
-        metadata = MetadataRoom(host, config.network)
-        pool = DirectoryPool(host.pool_directory, reserve_percent=host.pool_reserve_percent)
+        network = NetworkRoom(config.host, config.network, firewall.gateway_rules)
+        metadata = MetadataRoom(config.host, config.network)
         self._resources = HostResources(
             self._store,
-            host,
+            config.host,
             network=network,
             firewall=firewall,
             metadata=metadata,
-            pool=pool,
-            guard=self._guard,
+            pool=self._pool,
+            guard=GuardClient(config.host.run_directory / "guard.sock"),
             wishes=self._wishes,
         )
-        networks = NetworkPasses(
+        return NetworkPasses(
             network,
             metadata,
             self._resources,
             self._reports,
             find=self._wishes.network,
             on_ready=self._network_ready,
-            clock=clock,
+            clock=self._clock,
         )
-        blobs = BlobPasses(
-            pool,
+
+    def _open_blobs(self) -> BlobPasses:
+        return BlobPasses(
+            self._pool,
             find=self._wishes.image,
-            opener=blob_opener(config),
+            opener=blob_opener(self._config),
             on_ready=self._blob_ready,
             wake=lambda digest: self._blobs.wake(digest),
-            clock=clock,
+            clock=self._clock,
         )
-        self._watcher = GuestWatcher(lambda vm_id: self._vms.wake(vm_id))
-        vms = VmPasses(
+
+    def _open_vms(self, networks: NetworkPasses, blobs: BlobPasses) -> VmPasses:
+        return VmPasses(
             self._hypervisor,
             self._resources,
             self._reports,
@@ -104,23 +117,20 @@ class Agent:
             is_ready=networks.is_ready,
             why_missing=blobs.why_missing,
             watcher=self._watcher,
-            clock=clock,
+            clock=self._clock,
         )
-        hosts = HostPass(
-            host,
+
+    def _open_host(self) -> HostPass:
+        return HostPass(
+            self._config.host,
             self._hypervisor,
-            pool,
+            self._pool,
             self._reports,
             dropped=self._wishes.dropped,
             needed=self._wishes.wanted_digests,
             known=self._wishes.vm_ids,
-            clock=clock,
+            clock=self._clock,
         )
-        self._vms = Loop("vms", vms.run, clock=clock, workers=VM_WORKERS)
-        self._blobs = Loop("blobs", blobs.run, clock=clock, workers=BLOB_WORKERS)
-        self._networks = Loop("networks", networks.run, clock=clock)
-        self._hosts = Loop("host", hosts.run, clock=clock)
-        self._door = Door(config, Offers(self._hypervisor.serial_log, self._hypervisor.serial_socket, pool.open_blob))
 
     def start(self, stopping: threading.Event) -> None:
         """Nothing is done before the wanted documents were read once: an agent that knows nothing does nothing."""
