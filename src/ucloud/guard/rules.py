@@ -1,4 +1,4 @@
-"""What the guard does next about its life sign, decided purely from what it saw. (docs on failover, rules A2-A4.)
+"""What the guard does next about its life sign, decided purely from what it saw. (docs/failover.md, rules A2-A4.)
 
 A linearizable read of ``alive/<host>`` that shows this incarnation is *evidence*, counted from the moment the read
 was sent. Renewing a lease is none. What evidence is for, fencing after F seconds without it, stands on these values.

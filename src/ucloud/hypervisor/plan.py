@@ -42,7 +42,7 @@ class ObservedVm:
     """``unknown`` says why nothing is known of the process, "" if it is; ``has_files``: its directory is here.
 
     ``qemu_version`` is that of the QEMU that runs, which may be older than the installed one. ``disowned`` says why
-    the process may not go on, "" if it may: the agent compares it with the VM's run lock (docs on failover, rule D).
+    the process may not go on, "" if it may: for an agent that compares it with the VM's run lock (docs/failover.md).
     """
 
     vm_id: str

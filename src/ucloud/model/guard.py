@@ -1,4 +1,4 @@
-"""Life signs and run locks, in the words of docs on failover: who is alive, who may write a volume."""
+"""Life signs and run locks, in the words of docs/failover.md: who is alive, who may write a volume."""
 
 from __future__ import annotations
 
