@@ -37,8 +37,9 @@ LAYERS = {
     "client": 5,
     "cli": 5,
     "local": 6,
-    "main": 6,
-    "__main__": 6,
+    "lab": 7,
+    "main": 8,
+    "__main__": 8,
 }
 # Inside layer 1: config → system → store; a room may import those before it.
 ORDER_IN_LAYER_1 = ("config", "system", "store")

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from ucloud.hypervisor.machine import Machine
 from ucloud.hypervisor.plan import Action, Now, ObservedVm, Start
 from ucloud.hypervisor.resources import Resources
+from ucloud.model.machine import Machine
 from ucloud.model.wanted import WantedVm
 
 

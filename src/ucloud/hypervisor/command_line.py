@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ucloud.hypervisor.accelerator import Accelerator
-from ucloud.hypervisor.machine import RNG, ROOT_DISK, Machine
+from ucloud.hypervisor.machine import RNG, ROOT_DISK
 from ucloud.hypervisor.resources import Disk, DiskLayer
+from ucloud.model.machine import Machine
 
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 _SERIAL_LOG_SET = 1

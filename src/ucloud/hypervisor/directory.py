@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ucloud.errors import GuestError
-from ucloud.hypervisor.machine import Machine, lowest_free_uid, new_machine
+from ucloud.hypervisor.machine import lowest_free_uid, new_machine
 from ucloud.hypervisor.record import VmRecord, in_this_boot
+from ucloud.model.machine import Machine
 from ucloud.store.codec import from_plain, to_plain
 from ucloud.system import files
 from ucloud.system.append_log import keep_tail, open_append

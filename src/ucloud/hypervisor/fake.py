@@ -12,7 +12,7 @@ from pathlib import Path
 from ucloud.errors import Conflict, InvalidInput, NotFound, Unavailable
 from ucloud.hypervisor import changes
 from ucloud.hypervisor.guard_protocol import VmProcess
-from ucloud.hypervisor.machine import Machine, lowest_free_uid, new_machine, with_nics
+from ucloud.hypervisor.machine import lowest_free_uid, new_machine, with_nics
 from ucloud.hypervisor.plan import (
     Action,
     Collect,
@@ -28,6 +28,7 @@ from ucloud.hypervisor.plan import (
 )
 from ucloud.hypervisor.record import VmRecord
 from ucloud.hypervisor.resources import Resources
+from ucloud.model.machine import Machine
 from ucloud.model.wanted import WantedVm
 
 _VERSION = "7.2.0"

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ucloud.errors import Exhausted
+from ucloud.model.machine import Machine
 
 CPU_MODEL = "qemu64-v1,-svm,+aes,+popcnt,+sse4.1,+sse4.2,+ssse3,enforce"
 MACHINE_OPTIONS = ("sata=off", "smbus=off", "vmport=off")
@@ -23,19 +24,6 @@ ROOT_DISK, RNG = "root", "rng"
 _FIXED_SLOTS = {ROOT_DISK: 2, RNG: 3}
 _NIC_SLOTS = range(8, 30)  # 4 to 7 are free for devices to come; 31 is the chipset's
 _UUIDS = uuid.UUID("6d0b2a0e-6c5f-5e0b-9d3c-75636c6f7564")
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """``slots`` maps device ids ("root", "rng", NIC ids) to slots of the root PCI bus."""
-
-    vm_id: str
-    uuid: str
-    uid: int
-    machine_type: str
-    machine_options: tuple[str, ...]
-    cpu_model: str
-    slots: Mapping[str, int]
 
 
 def new_machine(vm_id: str, *, uid: int, machine_type: str) -> Machine:

@@ -21,7 +21,7 @@ from ucloud.hypervisor.directory import VmDirectories, trim_serial_log
 from ucloud.hypervisor.guard_client import GuardClient
 from ucloud.hypervisor.guard_protocol import FIRST_FD, Named, StartRequest
 from ucloud.hypervisor.guest import ask_guest, tell_qemu
-from ucloud.hypervisor.machine import Machine, with_nics
+from ucloud.hypervisor.machine import with_nics
 from ucloud.hypervisor.plan import (
     Action,
     Collect,
@@ -37,6 +37,7 @@ from ucloud.hypervisor.plan import (
 )
 from ucloud.hypervisor.qemu_facts import QemuFacts, observe_qemu
 from ucloud.hypervisor.resources import Resources, Tap
+from ucloud.model.machine import Machine
 from ucloud.model.wanted import WantedVm
 from ucloud.system.process_unix import read_boot_id
 from ucloud.system.unix_socket import listen_unix

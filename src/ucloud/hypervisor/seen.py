@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ucloud.hypervisor.machine import Machine
 from ucloud.hypervisor.plan import Now, ObservedVm, Plan
+from ucloud.model.machine import Machine
 from ucloud.model.seen import GuestState, SeenVm
 from ucloud.model.wanted import WantedVm
 from ucloud.system.clock import format_time

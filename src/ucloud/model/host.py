@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from ucloud.model.meta import Meta
 
 
+class Drain(StrEnum):
+    """``move``: its VMs go elsewhere, those that cannot stay; ``stop``: those are stopped until it is over."""
+
+    NONE = "none"
+    MOVE = "move"
+    STOP = "stop"
+
+
 @dataclass(frozen=True, slots=True)
 class HostSpec:
-    """An unschedulable host keeps its VMs and gets no new ones."""
+    """An unschedulable host keeps its VMs and gets no new ones.
+
+    ``confirmed_off`` is the guard incarnation of which an operator said that its machine is off: then neither the brake
+    nor a host that never fences holds its takeover, and VMs that only it could run may be given up.
+    """
 
     schedulable: bool = True
+    drain: Drain = Drain.NONE
+    confirmed_off: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,8 @@ class Placement:
     """``host_id`` is "" for a VM that fits nowhere. ``generation`` grows with each change of host, never shrinks.
 
     ``spec_generation`` is the VM's spec that was decided on; ``cpus``, ``memory_mib`` and ``disk_gib`` are what this
-    placement takes of the host.
+    placement takes of the host. ``pool_id`` is where its disk is: "" until a host has said which pool it has.
+    ``failovers`` are the times of its latest takeovers: a VM that kills its hosts is waited with.
     """
 
     vm_id: str
@@ -53,3 +54,5 @@ class Placement:
     disk_gib: int
     at: str
     decision: Decision
+    pool_id: str = ""
+    failovers: tuple[str, ...] = ()

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ucloud.model.machine import Machine
+from ucloud.model.migration import SeenMigration
+
 
 class GuestState(StrEnum):
     """A VM on one host. ``gone``: nothing of it is left here. ``unknown``: could not be observed; wait."""
@@ -29,6 +32,7 @@ class SeenVm:
 
     ``reason`` says why it is so, ``until`` when a wait ends ("" for no wait). ``boots`` is the boot that runs or
     ran last, ``restarts`` counts restarts by policy since then. ``cpus``, ``memory_mib``: what the running guest has.
+    ``machine`` goes with the VM to the next host; ``migration`` is this host's part in one.
     """
 
     vm_id: str
@@ -49,6 +53,8 @@ class SeenVm:
     cpu_model: str = ""
     qemu_version: str = ""
     started_at: str = ""
+    machine: Machine | None = None
+    migration: SeenMigration | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +70,34 @@ class SeenNetwork:
     wanted_revision: int = 0
 
 
+class Fence(StrEnum):
+    """The second line of a pool (docs/failover.md, C): a lock that works across hosts, or a verb that ends a host's
+    access. ``none``: its disks have one host, or nothing that would keep a second writer out.
+    """
+
+    NONE = "none"
+    LOCK = "lock"
+    VERB = "verb"
+
+
+@dataclass(frozen=True, slots=True)
+class SeenPool:
+    """The pool of a host's disks. Hosts that name the same ``id`` share it. ``proved_with`` are the hosts with which
+    this one has tried that the second line holds: only then a VM may be started elsewhere.
+    """
+
+    id: str
+    fence: Fence = Fence.NONE
+    proved_with: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class SeenHost:
-    """What the host has. ``door`` is its agent's URL; ``images`` are digests in its pool; sizes are totals."""
+    """What the host has. ``door`` is its agent's URL; ``images`` are digests in its pool; sizes are totals.
+
+    ``underlay_address`` is where other hosts send its VXLAN packets, "" if it is alone. ``longest_gap_s`` is the
+    longest time that its guard was without evidence; ``members_version`` the list of etcd members that it knows.
+    """
 
     host_id: str
     at: str
@@ -83,3 +114,7 @@ class SeenHost:
     pool_full: bool = False
     images: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    underlay_address: str = ""
+    pool: SeenPool | None = None
+    longest_gap_s: float = 0.0
+    members_version: int = 0

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ucloud.model.image import ImageFormat
+from ucloud.model.machine import Machine
+from ucloud.model.migration import WantedMigration
 from ucloud.model.network import Egress
 from ucloud.model.vm import Failover, Power, Restart
 
@@ -39,6 +41,9 @@ class WantedVm:
     """``generation`` is the placement's, ``spec_generation`` the spec's. ``keys`` are authorized_keys lines.
 
     ``keep_disk``: the VM lives on elsewhere, so the tombstone is for its process and not for its disk.
+    ``machine`` is what an earlier host has made of it. ``failover`` is what can be kept: never "restart" on a pool that
+    no other host has. ``migration``: this host's part in one; the target of one gets its document with the new
+    generation, and runs nothing of it before the phase is ``moved``.
     """
 
     vm_id: str
@@ -60,6 +65,9 @@ class WantedVm:
     keys: tuple[str, ...] = ()
     has_user_data: bool = False
     keep_disk: bool = False
+    machine: Machine | None = None
+    migration: WantedMigration | None = None
+    pool_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +81,16 @@ class WantedName:
 
 
 @dataclass(frozen=True, slots=True)
+class WantedPeer:
+    """A NIC on another host: frames for ``mac`` go to the underlay address ``host``."""
+
+    mac: str
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
 class WantedNetwork:
-    """``names`` are all VMs of the network, on whatever host."""
+    """``names`` are all VMs of the network, on whatever host; ``peers`` the NICs on other hosts."""
 
     network_id: str
     name: str
@@ -84,6 +100,7 @@ class WantedNetwork:
     ipv4_subnet: str
     egress: Egress
     names: tuple[WantedName, ...] = ()
+    peers: tuple[WantedPeer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ key". All methods are synchronous, may be called from any thread, and end within
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -33,6 +33,17 @@ class Listing:
 
     items: tuple[Item, ...]
     revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Several keys as they were at one moment; None for one that is not there. ``term`` is the raft term in which the
+    answer was given: between two answers of one term there was one leader and no other.
+    """
+
+    items: Mapping[str, Item | None]
+    revision: int
+    term: int
 
 
 class Target(StrEnum):
@@ -90,10 +101,11 @@ class Txn:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """``ok`` is False if a compare did not hold. ``revision`` is the store's after it."""
+    """``ok`` is False if a compare did not hold. ``revision`` is the store's after it, ``term`` the raft term."""
 
     ok: bool
     revision: int
+    term: int = 0
 
 
 class EventKind(StrEnum):
@@ -146,6 +158,10 @@ class Store(Protocol):
 
     def get(self, key: str) -> Item | None:
         """A linearizable read of one key."""
+        ...
+
+    def read(self, wanted: Sequence[str]) -> Reading:
+        """A linearizable read of several keys at one moment."""
         ...
 
     def list(self, prefix: str, *, revision: int = 0) -> Listing:

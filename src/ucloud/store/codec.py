@@ -8,6 +8,7 @@ writer) and take defaults for missing ones (an older one); where that is not eno
 from __future__ import annotations
 
 import json
+import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -18,10 +19,11 @@ from typing import Any, TypeVar
 from ucloud.errors import StoreError
 from ucloud.model.claim import Claim
 from ucloud.model.event import Event
-from ucloud.model.guard import LifeSign, RunLock
+from ucloud.model.guard import Fenced, LifeSign, Members, RunLock, Takeover
 from ucloud.model.host import Host
 from ucloud.model.image import Image
 from ucloud.model.key import Key
+from ucloud.model.migration import Migration, MigrationRequest
 from ucloud.model.network import Network
 from ucloud.model.placement import Placement
 from ucloud.model.seen import SeenHost, SeenNetwork, SeenVm
@@ -46,6 +48,11 @@ KINDS: Mapping[str, tuple[type, int]] = {
     "seen_host": (SeenHost, 1),
     "life_sign": (LifeSign, 1),
     "run_lock": (RunLock, 1),
+    "fenced": (Fenced, 1),
+    "takeover": (Takeover, 1),
+    "members": (Members, 1),
+    "migration_request": (MigrationRequest, 1),
+    "migration": (Migration, 1),
     "event": (Event, 1),
     "claim": (Claim, 1),
 }
@@ -111,6 +118,9 @@ def _reader(hint: Any) -> Callable[[Any], Any]:
         return _dataclass_reader(typing.cast(type, hint))
     origin = typing.get_origin(hint)
     arguments = typing.get_args(hint)
+    if origin is types.UnionType:  # of a type and None
+        value_of = _reader(next(one for one in arguments if one is not types.NoneType))
+        return lambda plain: None if plain is None else value_of(plain)
     if origin is tuple:
         element = _reader(arguments[0])
         return lambda plain: tuple(element(one) for one in plain)

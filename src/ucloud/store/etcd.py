@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from ucloud.errors import Compacted, StoreError, StoreUnavailable
 from ucloud.store import etcd_wire as wire
-from ucloud.store.api import LEASE_ENDED, Committed, Item, Lease, Listing, Txn, Watch
+from ucloud.store.api import LEASE_ENDED, Committed, Item, Lease, Listing, Reading, Txn, Watch
 from ucloud.store.etcd_calls import Calls, Credentials, question
 from ucloud.store.etcd_members import Tls
 from ucloud.store.etcd_watch import EtcdWatch
@@ -42,6 +42,11 @@ class EtcdStore:
         found = answer.get("kvs", ())
         return wire.parse_item(found[0]) if found else None
 
+    def read(self, wanted: Sequence[str]) -> Reading:
+        answer = self._calls.call(question(wire.TXN, wire.render_read(wanted)))
+        found = wire.parse_read(answer)
+        return Reading({key: found.get(key) for key in wanted}, wire.parse_revision(answer), wire.parse_term(answer))
+
     def list(self, prefix: str, *, revision: int = 0) -> Listing:
         try:
             return self._list(prefix, revision)
@@ -67,7 +72,7 @@ class EtcdStore:
 
     def commit(self, txn: Txn) -> Committed:
         answer = self._calls.call(question(wire.TXN, wire.render_txn(txn), repeatable=False))
-        return Committed(bool(answer.get("succeeded")), wire.parse_revision(answer))
+        return Committed(bool(answer.get("succeeded")), wire.parse_revision(answer), wire.parse_term(answer))
 
     def watch(self, prefix: str, *, from_revision: int) -> Watch:
         if self._calls.is_closed:

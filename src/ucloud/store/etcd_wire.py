@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -80,6 +80,17 @@ def render_txn(txn: Txn) -> dict[str, Any]:
     }
 
 
+def render_read(wanted: Iterable[str]) -> dict[str, Any]:
+    """A transaction that only reads: all keys at one revision, and linearizable as every transaction is."""
+    return {"success": [{"request_range": render_get(key)} for key in wanted]}
+
+
+def parse_read(answer: Mapping[str, Any]) -> dict[str, Item]:
+    """The items that were there, by key."""
+    found = [parse_item(raw) for part in answer.get("responses", ()) for raw in part["response_range"].get("kvs", ())]
+    return {item.key: item for item in found}
+
+
 def _render_compare(compare: Compare) -> dict[str, Any]:
     body = {"key": encode(compare.key), "result": "EQUAL", "target": compare.target.value.upper()}
     match compare.target:
@@ -126,6 +137,11 @@ def parse_event(raw: Mapping[str, Any]) -> WatchEvent:
 def parse_revision(answer: Mapping[str, Any]) -> int:
     """The store's revision, from an answer's header."""
     return int(answer.get("header", {}).get("revision", 0))
+
+
+def parse_term(answer: Mapping[str, Any]) -> int:
+    """The raft term in which the member answered."""
+    return int(answer.get("header", {}).get("raft_term", 0))
 
 
 def parse_json(text: bytes) -> dict[str, Any]:

@@ -20,6 +20,9 @@ WRITERS = {
     "registered/": "guard of that host",
     "lock/": "agent of that host; a takeover; a migration",
     "fenced/": "scheduler",
+    "takeover/": "scheduler",
+    "migration/": "scheduler",
+    "site/": "tools that change the cloud itself: which etcd members vote",
     "claim/": "api makes; the scheduler's cleaner removes",
     "budget/": "api and scheduler: sums compare it; users of an image, network or key ring it, deletes compare it",
     "event/": "any, append-only",
@@ -120,8 +123,37 @@ def lock(host_id: str, volume_id: str) -> str:
     return f"{locks()}{_word(host_id)}/{_word(volume_id)}"
 
 
+def locks_of(host_id: str) -> str:
+    return f"{locks()}{_word(host_id)}/"
+
+
+def fenced_all() -> str:
+    return f"{ROOT}fenced/"
+
+
 def fenced(host_id: str, incarnation: str) -> str:
-    return f"{ROOT}fenced/{_word(host_id)}/{_word(incarnation)}"
+    return f"{fenced_all()}{_word(host_id)}/{_word(incarnation)}"
+
+
+def takeovers() -> str:
+    return f"{ROOT}takeover/"
+
+
+def takeover(host_id: str) -> str:
+    return takeovers() + _word(host_id)
+
+
+def migrations() -> str:
+    return f"{ROOT}migration/"
+
+
+def migration(vm_id: str) -> str:
+    return migrations() + _word(vm_id)
+
+
+def members() -> str:
+    """Which etcd members vote."""
+    return f"{ROOT}site/members"
 
 
 def claims(kind: str) -> str:

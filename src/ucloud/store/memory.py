@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import threading
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ucloud.errors import Compacted, StoreError, StoreUnavailable
@@ -23,6 +23,7 @@ from ucloud.store.api import (
     Lease,
     Listing,
     Put,
+    Reading,
     Target,
     Txn,
     Watch,
@@ -58,12 +59,18 @@ class MemoryStore:
         self._log: list[WatchBatch] = []
         self._leases: dict[int, _Lease] = {}
         self._closed = False
+        self.term = 1  # simulations raise it for a new leader
 
     def get(self, key: str) -> Item | None:
         with self._changed:
             self._refresh()
             _check_key(key)
             return self._at(key, self._revision)
+
+    def read(self, wanted: Sequence[str]) -> Reading:
+        with self._changed:
+            self._refresh()
+            return Reading({key: self._at(key, self._revision) for key in wanted}, self._revision, self.term)
 
     def list(self, prefix: str, *, revision: int = 0) -> Listing:
         with self._changed:
@@ -81,9 +88,9 @@ class MemoryStore:
             self._refresh()
             self._check(txn)
             if not all(_holds(compare, self._at(compare.key, self._revision)) for compare in txn.compares):
-                return Committed(False, self._revision)
+                return Committed(False, self._revision, self.term)
             self._write(txn.writes)
-            return Committed(True, self._revision)
+            return Committed(True, self._revision, self.term)
 
     def watch(self, prefix: str, *, from_revision: int) -> Watch:
         with self._changed:

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from ucloud.model.guard import LifeSign, RunLock
+from ucloud.model.guard import Fenced, LifeSign, RunLock, Takeover
 from ucloud.model.host import Host
 from ucloud.model.image import Image
 from ucloud.model.key import Key
+from ucloud.model.migration import Migration, MigrationRequest
 from ucloud.model.network import Network
 from ucloud.model.placement import Placement
 from ucloud.model.seen import SeenHost, SeenNetwork, SeenVm
@@ -39,7 +40,7 @@ OnHosts = Mapping[tuple[str, str], Entry[T]]
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Entries by object id; those of hosts by (host id, object id)."""
+    """Entries by object id; those of hosts by (host id, object id); ``fenced`` by (host id, incarnation)."""
 
     revision: int
     vms: Entries[Vm] = field(default_factory=dict)
@@ -49,6 +50,11 @@ class View:
     hosts: Entries[Host] = field(default_factory=dict)
     placements: Entries[Placement] = field(default_factory=dict)
     alive: Entries[LifeSign] = field(default_factory=dict)
+    registered: Entries[LifeSign] = field(default_factory=dict)
+    fenced: OnHosts[Fenced] = field(default_factory=dict)
+    takeovers: Entries[Takeover] = field(default_factory=dict)
+    migration_requests: Entries[MigrationRequest] = field(default_factory=dict)
+    migrations: Entries[Migration] = field(default_factory=dict)
     wanted_vms: OnHosts[WantedVm] = field(default_factory=dict)
     wanted_networks: OnHosts[WantedNetwork] = field(default_factory=dict)
     wanted_blobs: OnHosts[WantedBlob] = field(default_factory=dict)
@@ -89,6 +95,10 @@ PREFIXES = (
     keys.wanted_all(),
     keys.seen_all(),
     keys.locks(),
+    keys.registered_all(),
+    keys.fenced_all(),
+    keys.takeovers(),
+    keys.migrations(),
 )
 _BY_ID: Mapping[type, str] = {
     Vm: "vms",
@@ -97,7 +107,9 @@ _BY_ID: Mapping[type, str] = {
     Key: "keys",
     Host: "hosts",
     Placement: "placements",
-    LifeSign: "alive",
+    Takeover: "takeovers",
+    MigrationRequest: "migration_requests",
+    Migration: "migrations",
 }
 _BY_HOST: Mapping[type, str] = {
     WantedVm: "wanted_vms",
@@ -106,6 +118,7 @@ _BY_HOST: Mapping[type, str] = {
     SeenVm: "seen_vms",
     SeenNetwork: "seen_networks",
     RunLock: "locks",
+    Fenced: "fenced",
 }
 
 
@@ -117,6 +130,8 @@ def build_view(revision: int, decoded: Iterable[tuple[str, Any, int]]) -> View:
         segments = key.removeprefix(keys.ROOT).split("/")
         if isinstance(value, SeenHost):
             tables.setdefault("seen_hosts", {})[segments[1]] = entry
+        elif isinstance(value, LifeSign):  # of alive/ or registered/
+            tables.setdefault(segments[0], {})[segments[1]] = entry
         elif table := _BY_ID.get(type(value)):
             tables.setdefault(table, {})[segments[-1]] = entry
         elif table := _BY_HOST.get(type(value)):

@@ -1,0 +1,112 @@
+"""A live migration: the record that the scheduler keeps of it, and what hosts are told and tell. (docs/failover.md, E.)
+
+One writer per key: people write the request (``spec/migration/<vm>``), the scheduler the record (``migration/<vm>``),
+compose what each host shall do (in its wanted document), each agent what it sees (in its report).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    SOURCE = "source"
+    TARGET = "target"
+
+
+class Phase(StrEnum):
+    """``preparing``: the target makes everything ready and listens; ``sending``: the source sends its memory;
+    ``moved``: neither ran, and lock and placement were moved in one transaction: the target continues;
+    ``aborting``: no move can happen any more: the target ends its copy, the source goes on if it is still there.
+    ``done``, ``failed`` and ``cancelled`` are ends.
+    """
+
+    PREPARING = "preparing"
+    SENDING = "sending"
+    MOVED = "moved"
+    ABORTING = "aborting"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+ENDS = (Phase.DONE, Phase.FAILED, Phase.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationRequest:
+    """What somebody asked for: ``to_host_id`` "" lets the scheduler choose. A newer ``id`` replaces an ended one."""
+
+    vm_id: str
+    id: str
+    to_host_id: str
+    asked_at: str
+    cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """``generation`` is the placement's before, ``generation + 1`` after the move. ``until`` is the shared deadline.
+
+    ``cause`` is "asked" or "drain". Sizes are what the VM takes of the target while both count.
+    """
+
+    vm_id: str
+    id: str
+    source: str
+    target: str
+    generation: int
+    phase: Phase
+    reason: str
+    started_at: str
+    since: str
+    until: str
+    cause: str = "asked"
+    cpus: int = 0
+    memory_mib: int = 0
+    disk_gib: int = 0
+    cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WantedMigration:
+    """What one host shall do for a migration in ``phase``. ``peer_door`` is the other host's door (URL)."""
+
+    id: str
+    role: Role
+    phase: Phase
+    peer_host_id: str
+    peer_door: str
+    bandwidth_mib_s: int
+    downtime_ms: int
+    until: str
+
+
+class MigrationState(StrEnum):
+    """What a host saw of its part. Source: ``sending`` → ``completed`` (it stands still for ever). Target:
+    ``listening`` → ``received`` (all is there, and it stands still) → ``resumed``. Both: ``failed``; ``withdrawn``
+    after an abort.
+    """
+
+    NONE = "none"
+    LISTENING = "listening"
+    SENDING = "sending"
+    COMPLETED = "completed"
+    RECEIVED = "received"
+    RESUMED = "resumed"
+    FAILED = "failed"
+    WITHDRAWN = "withdrawn"
+
+
+@dataclass(frozen=True, slots=True)
+class SeenMigration:
+    """``sent_mib`` of ``total_mib`` is the progress of the source; ``downtime_ms`` is QEMU's own count at the end."""
+
+    id: str
+    role: Role
+    state: MigrationState
+    reason: str = ""
+    sent_mib: int = 0
+    total_mib: int = 0
+    downtime_ms: int = 0
