@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,7 +18,7 @@ from ucloud.config.load import render_config
 from ucloud.config.sections import Config, GuardSection, HostSection, LogSection, StoreSection
 from ucloud.errors import Unavailable
 from ucloud.hypervisor.guard_client import GuardClient
-from ucloud.hypervisor.guard_protocol import Hello
+from ucloud.hypervisor.guard_protocol import Hello, StartRequest, VmProcess
 from ucloud.system.process_unix import read_start_ticks
 
 T = TypeVar("T")
@@ -38,20 +39,38 @@ def is_gone(pid: int) -> bool:
     return read_start_ticks(pid) == 0
 
 
+class FittingClient(GuardClient):
+    """Starts for whichever incarnation the guard has, if the request names none."""
+
+    def start(self, request: StartRequest, descriptors: Sequence[int] = ()) -> VmProcess:
+        if not request.incarnation:
+            request = replace(request, incarnation=self.hello().incarnation)
+        return super().start(request, descriptors)
+
+
 class GuardProcess:
     """A guard that can be ended and started again on the same directories."""
 
-    def __init__(self, directory: Path, *, store: StoreSection | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        store: StoreSection | None = None,
+        guard: GuardSection | None = None,
+        history: Path | None = None,
+        namespace: str = "",
+    ) -> None:
         self.host = HostSection(id="host-test", run_directory=directory / "run", state_directory=directory)
         self.config = Config(
             store=store or StoreSection(endpoints=()),
             host=self.host,
-            guard=GuardSection(),
-            log=LogSection(directory=directory / "log"),
+            guard=guard or GuardSection(),
+            log=LogSection(directory=directory / "log", history_socket=str(history or "")),
         )
         self._config_file = directory / "config.toml"
         self._config_file.write_text(render_config(self.config))
-        self.client = GuardClient(self.host.run_directory / "guard.sock")
+        self._prefix = ["ip", "netns", "exec", namespace] if namespace else []
+        self.client = FittingClient(self.host.run_directory / "guard.sock")
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -78,7 +97,7 @@ class GuardProcess:
         return self._process.wait(timeout=20)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "tests.contract.guard_runner", str(self._config_file)]
+        command = [*self._prefix, sys.executable, "-m", "tests.contract.guard_runner", str(self._config_file)]
         return subprocess.Popen(command, cwd=ROOT)
 
     def close(self) -> None:
@@ -101,11 +120,18 @@ class GuardProcess:
 
 
 @contextlib.contextmanager
-def guard_process(directory: Path, *, store: StoreSection | None = None) -> Iterator[GuardProcess]:
+def guard_process(
+    directory: Path,
+    *,
+    store: StoreSection | None = None,
+    guard: GuardSection | None = None,
+    history: Path | None = None,
+    namespace: str = "",
+) -> Iterator[GuardProcess]:
     """A running guard whose files are below ``directory``."""
-    guard = GuardProcess(directory, store=store)
-    guard.start()
+    process = GuardProcess(directory, store=store, guard=guard, history=history, namespace=namespace)
+    process.start()
     try:
-        yield guard
+        yield process
     finally:
-        guard.close()
+        process.close()

@@ -20,10 +20,11 @@ from tests.contract.boot_sector import boot_sector
 from tests.contract.guard_process import GuardProcess, guard_process, wait_for
 from tests.unit.hypervisor.wishes import VM_ID, wanted
 from ucloud.errors import Conflict, InvalidInput, NotFound
+from ucloud.hypervisor.actions import Guest, Kill, Now, ObservedVm, Plan, Start
 from ucloud.hypervisor.api import Hypervisor
 from ucloud.hypervisor.fake import FakeHypervisor, FakeMachine
 from ucloud.hypervisor.guard_protocol import VmProcess
-from ucloud.hypervisor.plan import Guest, Kill, Now, ObservedVm, Plan, Start, plan_vm
+from ucloud.hypervisor.plan import plan_vm
 from ucloud.hypervisor.qemu import open_hypervisor
 from ucloud.hypervisor.record import End
 from ucloud.hypervisor.resources import Disk, DiskLayer, Resources
@@ -65,7 +66,7 @@ class FakeRig:
         self.hypervisor = FakeHypervisor(self.machine)
 
     def resources(self) -> Resources:
-        return Resources(Disk(DiskLayer(Path("/pool/root.qcow2"), "qcow2")))
+        return Resources(Disk(DiskLayer("/pool/root.qcow2", "qcow2")))
 
     def now(self) -> Now:
         self._at_s += 0.1
@@ -104,7 +105,8 @@ class QemuRig:
             uid = self.hypervisor.prepare(VM_ID).uid
             os.chown(root, uid, uid)
             root.chmod(0o600)
-        return Resources(Disk(DiskLayer(root, "qcow2"), (DiskLayer(base, "raw"),)))
+        disk = Disk(DiskLayer(str(root), "qcow2"), (DiskLayer(str(base), "raw"),))
+        return Resources(disk, incarnation=self._guard.client.hello().incarnation)
 
     def now(self) -> Now:
         return Now(self._clock.monotonic_s(), self._clock.now())

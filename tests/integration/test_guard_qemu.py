@@ -16,10 +16,10 @@ from tests.conftest import require
 from tests.contract.guard_process import GuardProcess, guard_process, is_gone, wait_for
 from tests.contract.test_hypervisor import WISH, QemuRig, running, settle, step
 from tests.unit.hypervisor.wishes import VM_ID
+from ucloud.hypervisor.actions import Guest
 from ucloud.hypervisor.changes import record_halt
 from ucloud.hypervisor.directory import VmDirectories
 from ucloud.hypervisor.halt import halt_all
-from ucloud.hypervisor.plan import Guest
 from ucloud.hypervisor.qemu import QemuHypervisor
 from ucloud.hypervisor.record import End
 from ucloud.hypervisor.watcher import GuestWatcher
@@ -101,7 +101,7 @@ def test_an_adopted_vm_that_crashes_is_restarted(guard: GuardProcess, rig: QemuR
 
 def test_qemu_that_cannot_begin_says_why(rig: QemuRig) -> None:
     """Its disk belongs to somebody else."""
-    disk = rig.resources().disk.top.path
+    disk = Path(rig.resources().disk.top.location)
     os.chown(disk, 1, 1)
     observed = settle(rig, WISH, GuestState.CRASHED)
     assert "Permission denied" in observed.record.end_detail

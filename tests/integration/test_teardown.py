@@ -14,7 +14,7 @@ from tests.conftest import require
 from tests.contract.guard_process import GuardProcess, guard_process, is_gone
 from tests.contract.test_hypervisor import WISH, QemuRig, running
 from tests.unit.hypervisor.wishes import VM_ID
-from ucloud.config import StoreSection
+from ucloud.config import GuardSection, StoreSection
 from ucloud.errors import Unavailable
 from ucloud.local.certificates import ensure_authority, ensure_certificate
 from ucloud.local.layout import Layout
@@ -41,7 +41,8 @@ def guard(directory: Path) -> Iterator[GuardProcess]:
     ensure_authority(tls)
     ensure_certificate(tls, "store")
     files = {"ca_file": tls / "ca.pem", "cert_file": tls / "store.pem", "key_file": tls / "store.key"}
-    with guard_process(directory, store=StoreSection(endpoints=("https://127.0.0.1:1",), **files)) as started:
+    store = StoreSection(endpoints=("https://127.0.0.1:1",), **files)  # nobody is there
+    with guard_process(directory, store=store, guard=GuardSection(fence_s=0.0)) as started:
         yield started
 
 

@@ -13,7 +13,7 @@ from ucloud.config.sections import Config
 from ucloud.errors import InvalidInput
 
 # Settings of earlier versions that have no reader any more: a file that still has them is not wrong.
-RETIRED: frozenset[str] = frozenset()
+RETIRED = frozenset({"guard.ttl_s", "api.idempotency_hours", "host.report_s"})
 
 
 def load_config(path: Path) -> Config:

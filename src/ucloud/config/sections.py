@@ -58,7 +58,6 @@ class ApiSection:
     body_limit_kib: int = 1024
     image_limit_gib: int = 64
     download_allowed_hosts: tuple[str, ...] = ()
-    idempotency_hours: int = 24
     event_days: int = 7
 
 
@@ -78,7 +77,6 @@ class SchedulerSection:
     migrations_per_host: int = 2
     migration_timeout_s: int = 600
     migration_bandwidth_mib_s: int = 0
-    migration_downtime_ms: int = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +100,6 @@ class HostSection:
     pool_service: str = ""
     pool_reserve_percent: int = 5
     serial_log_kib: int = 1024
-    report_s: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +132,11 @@ class NetworkSection:
 
 @dataclass(frozen=True, slots=True)
 class GuardSection:
-    """``ttl_s`` is the life sign's: it serves detection only, never safety. ``fence_s`` (F of docs/failover.md):
-    without evidence for so long, what may be started elsewhere is killed, within ``kill_s`` (K) at most; 0: never.
+    """``fence_s`` is F of docs/failover.md: without evidence for so long, what may be started elsewhere is killed,
+    within ``kill_s`` (K) at most; 0: never.
     ``reset_machine``: if something cannot be killed within K, reset this machine.
     """
 
-    ttl_s: int = 1
     fence_s: float = 3.0
     kill_s: float = 0.25
     reset_machine: bool = False

@@ -2,7 +2,8 @@
 
 Each entry is also a file (``records``), so that a new guard finds the processes that outlived the old one.
 Must hold: at most one process per VM; kill and forget need its exact generation and boot; an entry stays until
-somebody forgets it; of a VM whose file is damaged nothing is said and nothing started.
+somebody forgets it; of a VM whose file is damaged nothing is said and nothing started; what may be started elsewhere
+is with the fencer (``mortals``) before it begins.
 """
 
 from __future__ import annotations
@@ -17,19 +18,29 @@ from pathlib import Path
 
 from ucloud.errors import Conflict, NotFound, Unavailable
 from ucloud.guard.birth import bear
+from ucloud.guard.life import Life
+from ucloud.guard.mortals import Mortals
 from ucloud.guard.namespace import PidNamespace
 from ucloud.guard.records import ProcessRecord, read_records, record_path, write_record
-from ucloud.hypervisor.guard_protocol import STDERR_TAIL_BYTES, UNKNOWN_EXIT, Named, StartRequest, VmProcess
+from ucloud.guard.rules import refusal
+from ucloud.guard.traffic import TrafficGate
+from ucloud.hypervisor.guard_protocol import STDERR_TAIL_BYTES, UNKNOWN_EXIT, Named, Permit, StartRequest, VmProcess
 from ucloud.model.vm import Failover
 from ucloud.system import files, process_unix
 from ucloud.system.append_log import keep_tail
 from ucloud.system.clock import Clock, format_time
+from ucloud.system.history import History
 from ucloud.system.readable import wait_readable
 
 _log = logging.getLogger(__name__)
 
 _REAP_TIMEOUT_S = 2.0
 _LOG_LIMIT_BYTES = 64 * 1024
+_REFUSALS = {
+    "guard_replaced": "its run lock is not of this guard's incarnation",
+    "guard_fenced": "this host was taken over",
+    "guard_sealed": "this guard is sealed",
+}
 
 
 @dataclass(slots=True)
@@ -41,13 +52,27 @@ class _Entry:
 
 
 class ProcessTable:
-    """Used by the guard's main thread alone."""
+    """Used by the guard's main thread alone. ``traffic`` is None for a guard that never fences."""
 
-    def __init__(self, directory: Path, *, incarnation: str, namespace: PidNamespace, clock: Clock) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        life: Life,
+        *,
+        mortals: Mortals,
+        traffic: TrafficGate | None,
+        namespace: PidNamespace,
+        clock: Clock,
+        history: History,
+    ) -> None:
         self._directory = files.ensure_directory(directory)
-        self._incarnation = incarnation
+        self._life = life
+        self._incarnation = life.identity.incarnation
+        self._mortals = mortals
+        self._traffic = traffic
         self._namespace = namespace
         self._clock = clock
+        self._history = history
         self._boot_id = process_unix.read_boot_id()
         self._entries: dict[str, _Entry] = {}
         self._damaged: dict[str, str] = {}
@@ -76,18 +101,34 @@ class ProcessTable:
         known = self._entries.get(request.vm_id)
         if known is not None:
             return self._answer_known(known.process, request)
-        if self.sealed:
-            raise Conflict(f"failed to start VM {request.vm_id}: this guard is sealed", code="guard_sealed")
+        self._check_allowed(request.vm_id, request.incarnation)
         inside = self._namespace if request.failover is Failover.RESTART else None
         output = self._open_log(request.vm_id)
+        self._tell("vm_start", request, mode=request.mode.value, failover=request.failover.value)
         try:
+            if inside is not None and self._traffic is not None:
+                self._traffic.admit(request.vm_id, request.taps)
             bear(request, descriptors, output=output, namespace=inside, record=lambda pid: self._enter(request, pid))
         except BaseException:
             self._drop(request.vm_id)
+            self._tell("vm_exit", request, born=False)
             raise
         finally:
             os.close(output)
         return self._entries[request.vm_id].process
+
+    def permit(self, permit: Permit) -> None:
+        """See GuardClient.permit."""
+        process = self._find(Named(permit.vm_id, permit.generation, permit.boots)).process
+        self.reap()
+        self._check_allowed(permit.vm_id, permit.incarnation)
+        shown = self._shown(self._entries[permit.vm_id])
+        if not shown.running or shown.frozen:
+            state = "is frozen" if shown.running else "ended"
+            raise Conflict(
+                f"failed to let VM {permit.vm_id} go on: process {process.pid} {state}",
+                code="frozen" if shown.running else "ended",
+            )
 
     def list(self, vm_id: str = "") -> tuple[VmProcess, ...]:
         """See GuardClient.list. One whose file is damaged is left out, and an error if it is asked for by its id."""
@@ -102,7 +143,7 @@ class ProcessTable:
         self.reap()
         if entry.process.running:
             _log.info("killing vm=%s generation=%d boots=%d", named.vm_id, named.generation, named.boots)
-            _kill_and_wait(entry)
+            self._kill_and_wait(entry)
             self._reap_one(entry)
         return self._shown(entry)
 
@@ -125,7 +166,7 @@ class ProcessTable:
         for entry in mortal:
             if entry.pidfd >= 0:
                 try:
-                    _kill_and_wait(entry)
+                    self._kill_and_wait(entry)
                     self._reap_one(entry, lost=True)
                 except Unavailable as error:
                     _log.error("%s", error)
@@ -145,6 +186,7 @@ class ProcessTable:
         for pidfd in self.pidfds():
             os.close(pidfd)
         self._entries.clear()
+        self._mortals.close()
 
     def _answer_known(self, known: VmProcess, request: StartRequest) -> VmProcess:
         same = _name_of(known) == Named(request.vm_id, request.generation, request.boots)
@@ -157,6 +199,9 @@ class ProcessTable:
         )
 
     def _enter(self, request: StartRequest, pid: int) -> None:
+        if request.failover is Failover.RESTART:
+            self._mortals.admit(request, pid, lambda: self._check_allowed(request.vm_id, request.incarnation))
+        self._tell("vm_born", request, pid=pid)
         process = VmProcess(
             vm_id=request.vm_id,
             generation=request.generation,
@@ -170,6 +215,24 @@ class ProcessTable:
         entry = _Entry(process, process_unix.read_start_ticks(pid), os.pidfd_open(pid), is_child=True)
         self._entries[request.vm_id] = entry
         self._write(entry)
+
+    def _check_allowed(self, vm_id: str, incarnation: str) -> None:
+        """Raises Conflict or Unavailable if this VM must not begin or go on now."""
+        code = refusal(
+            self._life.state,
+            self._clock.monotonic_s(),
+            sealed=self.sealed,
+            own=self._incarnation,
+            asked=incarnation,
+        )
+        if code == "no_evidence":
+            raise Unavailable(
+                f"failed to let VM {vm_id} run: nobody knows whether this host was taken over",
+                hint="it may once etcd answers this host again",
+                code=code,
+            )
+        if code:
+            raise Conflict(f"failed to let VM {vm_id} run: {_REFUSALS[code]}", code=code)
 
     def _check_whole(self, vm_id: str) -> None:
         """Raises Conflict as long as the file of this VM is there and could not be read."""
@@ -201,13 +264,15 @@ class ProcessTable:
         os.close(entry.pidfd)
         entry.pidfd = -1
         with_guard = by_signal == signal.SIGKILL and _is_mortal(entry.process) and self._namespace.is_ending()
+        fenced = self._let_go(entry.process.vm_id)
+        self._tell("vm_exit", entry.process, pid=entry.process.pid, exit_code=exit_code, signal=by_signal)
         entry.process = replace(
             entry.process,
             running=False,
             ended_at=format_time(self._clock.now()),
             exit_code=exit_code,
             signal=by_signal,
-            lost=lost or with_guard,
+            lost=lost or with_guard or (fenced and by_signal == signal.SIGKILL),
         )
         _log.info("vm=%s ended exit_code=%d signal=%d", entry.process.vm_id, exit_code, by_signal)
         self._note(entry)
@@ -220,10 +285,11 @@ class ProcessTable:
             _log.error("failed to note the end of vm=%s: %s", entry.process.vm_id, error)
 
     def _shown(self, entry: _Entry) -> VmProcess:
+        vm_id = entry.process.vm_id
         if entry.process.running:
-            return entry.process
+            return replace(entry.process, frozen=self._mortals.is_frozen(vm_id), stuck=self._mortals.is_stuck(vm_id))
         with contextlib.suppress(FileNotFoundError):
-            tail = _read_tail(self._log_path(entry.process.vm_id), STDERR_TAIL_BYTES)
+            tail = _read_tail(self._log_path(vm_id), STDERR_TAIL_BYTES)
             return replace(entry.process, stderr_tail=tail.decode(errors="replace"))
         return entry.process
 
@@ -234,12 +300,41 @@ class ProcessTable:
         if not process.running or (entry.pidfd >= 0 and not _is_mortal(process)):
             return entry
         if entry.pidfd >= 0:
-            _kill_and_wait(entry)
+            self._kill_and_wait(entry)
             os.close(entry.pidfd)
             entry.pidfd = -1
+            self._tell("vm_exit", process, pid=process.pid)
         lost = _is_mortal(process) or record.boot_id != self._boot_id
         entry.process = replace(process, running=False, ended_at=format_time(self._clock.now()), lost=lost)
         return entry
+
+    def _let_go(self, vm_id: str) -> bool:
+        """It has ended: its taps are free, and nothing is left to fence. Whether it was killed for that."""
+        if self._traffic is not None:
+            self._traffic.remove(vm_id)
+        return self._mortals.remove(vm_id)
+
+    def _kill_and_wait(self, entry: _Entry) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(entry.pidfd, signal.SIGKILL)
+        self._tell("vm_kill", entry.process, pid=entry.process.pid)
+        if not wait_readable([entry.pidfd], _REAP_TIMEOUT_S):
+            raise Unavailable(
+                f"failed to end VM {entry.process.vm_id}: process {entry.process.pid} is killed but not gone",
+                hint="it may hang in the kernel on its storage",
+                code="not_reaped",
+            )
+
+    def _tell(self, kind: str, named: StartRequest | VmProcess, **facts: str | int | bool) -> None:
+        self._history.tell(
+            kind,
+            host=self._life.identity.host_id,
+            vm=named.vm_id,
+            generation=named.generation,
+            boots=named.boots,
+            incarnation=named.incarnation,
+            **facts,
+        )
 
     def _write(self, entry: _Entry) -> None:
         write_record(self._directory, ProcessRecord(entry.process, entry.start_ticks, self._boot_id))
@@ -248,6 +343,7 @@ class ProcessTable:
         entry = self._entries.pop(vm_id, None)
         if entry is not None and entry.pidfd >= 0:
             os.close(entry.pidfd)
+        self._let_go(vm_id)
         record_path(self._directory, vm_id).unlink(missing_ok=True)
         self._log_path(vm_id).unlink(missing_ok=True)
 
@@ -266,17 +362,6 @@ def _name_of(process: VmProcess) -> Named:
 def _is_mortal(process: VmProcess) -> bool:
     """Whether it may be started elsewhere, so that it must end with its guard."""
     return process.failover is Failover.RESTART
-
-
-def _kill_and_wait(entry: _Entry) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(entry.pidfd, signal.SIGKILL)
-    if not wait_readable([entry.pidfd], _REAP_TIMEOUT_S):
-        raise Unavailable(
-            f"failed to end VM {entry.process.vm_id}: process {entry.process.pid} is killed but not gone",
-            hint="it may hang in the kernel on its storage",
-            code="not_reaped",
-        )
 
 
 def _wait_child(pid: int) -> tuple[int, int]:

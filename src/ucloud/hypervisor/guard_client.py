@@ -17,6 +17,7 @@ from ucloud.hypervisor.guard_protocol import (
     Hello,
     Named,
     Only,
+    Permit,
     StartRequest,
     VmProcess,
     encode_request,
@@ -42,7 +43,9 @@ class GuardClient:
     def start(self, request: StartRequest, descriptors: Sequence[int] = ()) -> VmProcess:
         """The started process, or the one that already runs for the same VM, generation and boot.
 
-        Raises Conflict if another one runs, or if this very one ran and its end was not collected yet.
+        Raises Conflict if another one runs, or if this very one ran and its end was not collected yet; Conflict
+        (``guard_replaced``, ``guard_fenced``, ``guard_sealed``) if this guard starts nothing more or another one holds
+        the lock; Unavailable (``no_evidence``) if this host does not know that nobody took it over.
         """
         return parse_process(self._ask(encode_request("start", request), descriptors))
 
@@ -60,6 +63,13 @@ class GuardClient:
     def forget(self, named: Named) -> None:
         """Drop the memory of an ended process. Raises Conflict if it runs; no error if it is unknown."""
         self._ask(encode_request("forget", named))
+
+    def permit(self, named: Named, incarnation: str) -> None:
+        """Ask before a VM that stands still goes on (after a migration): raises as ``start`` does if it may not.
+
+        Raises NotFound unless exactly this one is there, Conflict (``ended``, ``frozen``) if it cannot go on.
+        """
+        self._ask(encode_request("permit", Permit(named.vm_id, named.generation, named.boots, incarnation)))
 
     def _ask(self, request: bytes, descriptors: Sequence[int] = ()) -> Any:
         try:

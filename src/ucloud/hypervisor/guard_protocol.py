@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from ucloud.errors import Conflict, Error, GuestError, InvalidInput, NotFound, Unavailable
+from ucloud.model.seen import Fence
 from ucloud.model.vm import Failover
 from ucloud.store.codec import from_plain, to_plain
 
@@ -23,6 +25,7 @@ ANSWER_LIMIT_BYTES = 16 * 1024 * 1024
 STDERR_TAIL_BYTES = 2048
 UNKNOWN_EXIT = -1
 _IDS_LIMIT = 2**32 - 1
+_DEVICE_NAME_LIMIT = 16
 
 _ERRORS = {cls.code: cls for cls in (InvalidInput, NotFound, Conflict, Unavailable, GuestError)}
 
@@ -32,7 +35,9 @@ class VmProcess:
     """A QEMU process the guard has or had. ``pid`` is the host's.
 
     ``exit_code`` is UNKNOWN_EXIT while it runs, if a signal ended it, and if nobody could see how it ended;
-    ``signal`` is 0 unless a signal ended it. ``lost`` tells that it ended together with an earlier guard.
+    ``signal`` is 0 unless a signal ended it. ``lost`` tells that it ended by no doing of its own: together with an
+    earlier guard, or because its guard had no evidence. ``frozen``: its guard stopped it, and lets it go on when
+    evidence is back; ``stuck``: it was told to stop, and is neither dead nor still.
     """
 
     vm_id: str
@@ -48,11 +53,18 @@ class VmProcess:
     signal: int = 0
     lost: bool = False
     stderr_tail: str = ""
+    frozen: bool = False
+    stuck: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """``alive``: the life sign is in the store. ``evidence_age_s`` is −1 if there never was evidence (rule A2)."""
+    """``alive``: the life sign is in the store. ``evidence_age_s`` is −1 if there never was evidence (rule A2).
+
+    ``fence_s`` and ``kill_s`` are F and K; ``left_s`` is how long evidence lasts if nothing more is learnt: 0 without,
+    −1 for a guard that never fences. ``members_version`` is that of the list of etcd members it knows. ``stuck`` are
+    the VMs that it could not stop.
+    """
 
     host_id: str
     incarnation: str
@@ -62,11 +74,28 @@ class Hello:
     sealed: bool
     evidence_age_s: float
     longest_gap_s: float
+    fence_s: float = 0.0
+    kill_s: float = 0.0
+    left_s: float = -1.0
+    members_version: int = 0
+    stuck: tuple[str, ...] = ()
+
+
+class StartMode(StrEnum):
+    """Whether the VM runs from its start on, or first takes over the memory of one that runs elsewhere."""
+
+    RUN = "run"
+    INCOMING = "incoming"
 
 
 @dataclass(frozen=True, slots=True)
 class StartRequest:
-    """``argv[0]`` is an absolute path. The process gets ``uid``, ``gid``, ``groups`` and no other right."""
+    """``argv[0]`` is an absolute path. The process gets ``uid``, ``gid``, ``groups`` and no other right.
+
+    ``incarnation`` is the guard's that the VM's run lock names: another one starts nothing. ``taps`` are the VM's
+    devices, whose traffic stops when this host has no evidence. ``pool_fence`` decides whether the VM is then killed or
+    frozen.
+    """
 
     vm_id: str
     generation: int
@@ -76,6 +105,10 @@ class StartRequest:
     gid: int
     argv: tuple[str, ...]
     groups: tuple[int, ...] = ()
+    incarnation: str = ""
+    taps: tuple[str, ...] = ()
+    pool_fence: Fence = Fence.NONE
+    mode: StartMode = StartMode.RUN
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +121,23 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True)
+class Permit:
+    """A VM that stands still and shall go on, and the incarnation that its run lock names."""
+
+    vm_id: str
+    generation: int
+    boots: int
+    incarnation: str
+
+
+@dataclass(frozen=True, slots=True)
 class Only:
     """What list may be limited to; "" for all."""
 
     vm_id: str = ""
 
 
-def encode_request(op: str, body: StartRequest | Named | Only | None = None) -> bytes:
+def encode_request(op: str, body: StartRequest | Named | Permit | Only | None = None) -> bytes:
     plain = {} if body is None else to_plain(body)
     return json.dumps({"op": op, **plain}, separators=(",", ":")).encode() + b"\n"
 
@@ -119,6 +162,8 @@ def parse_start(plain: Mapping[str, Any]) -> StartRequest:
         raise InvalidInput("failed to start a process: an argument holds a NUL", field="argv")
     if not all(0 < number < _IDS_LIMIT for number in (request.uid, request.gid, *request.groups)):
         raise InvalidInput("failed to start a process: it may not run as root, nor as what is no id", field="uid")
+    if not all(0 < len(tap) < _DEVICE_NAME_LIMIT and tap.isascii() and tap.isprintable() for tap in request.taps):
+        raise InvalidInput("failed to start a process: a tap's name is no name of a device", field="taps")
     _check_vm_id(request.vm_id)
     return request
 
@@ -127,6 +172,12 @@ def parse_named(plain: Mapping[str, Any]) -> Named:
     named: Named = _parse_body(Named, plain)
     _check_vm_id(named.vm_id)
     return named
+
+
+def parse_permit(plain: Mapping[str, Any]) -> Permit:
+    permit: Permit = _parse_body(Permit, plain)
+    _check_vm_id(permit.vm_id)
+    return permit
 
 
 def parse_only(plain: Mapping[str, Any]) -> Only:

@@ -21,6 +21,8 @@ from ucloud.local.processes import PROGRAMS
 from ucloud.system import files
 
 LocalCommand = Callable[[argparse.Namespace], int]
+AddCommands = Callable[[Verbs], None]
+"""Adds commands to the parser's own, each with its ``local_command``."""
 
 _EXAMPLES = """examples:
   ucloud up                              start a cloud on this machine
@@ -31,16 +33,16 @@ _EXAMPLES = """examples:
 """
 
 
-def run_command(words: Sequence[str]) -> int:
-    """Parse and run one command that is no process of the cloud; the exit code."""
-    parser = build_parser()
+def run_command(words: Sequence[str], *, more: Sequence[AddCommands] = ()) -> int:
+    """Parse and run one command that is no process of the cloud; the exit code. ``more`` add commands of theirs."""
+    parser = build_parser(more)
     args = parser.parse_args(words)
     if client_commands.is_client_command(args):
         return client_commands.run(args)
     return run_to_exit_code(lambda: args.local_command(args))
 
 
-def build_parser() -> Parser:
+def build_parser(more: Sequence[AddCommands] = ()) -> Parser:
     parser = Parser(
         prog="ucloud",
         description="A cloud of virtual machines that one person can understand.",
@@ -58,6 +60,8 @@ def build_parser() -> Parser:
     _add(subparsers, "status", _status, "show the processes and the health of the cloud on this machine")
     _add(subparsers, "doctor", _doctor, "show what this machine has and lacks to run a cloud")
     _add(subparsers, "demo", _demo, "the whole path once: cloud, image, network, VM, login")
+    for add_commands in more:
+        add_commands(subparsers)
     return parser
 
 

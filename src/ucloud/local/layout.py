@@ -16,6 +16,7 @@ from ucloud.config import (
     ApiSection,
     Config,
     EtcdSection,
+    GuardSection,
     HostSection,
     LogSection,
     NetworkSection,
@@ -29,7 +30,7 @@ from ucloud.system import files
 from ucloud.system.identity import new_id
 
 UIDS_PER_CLOUD = 1000
-_FIRST_UID = 600_000
+FIRST_UID = 600_000
 _VXLAN_PORT = 4789
 _TOKEN_BYTES = 32
 
@@ -91,7 +92,7 @@ def new_config(layout: Layout) -> Config:
     """Settings for a new cloud in this directory, with ports that are free now."""
     tag = device_tag(layout.directory)
     number = int(tag, 16)
-    ports = free_ports((8700, 8701, 8702, 2379, 2380, 2381))
+    ports = free_ports((8700, 8701, 8702, 2379, 2380, 2381, 2382))
     tls = layout.tls
     client_url = f"https://127.0.0.1:{ports[3]}"
     return Config(
@@ -107,6 +108,7 @@ def new_config(layout: Layout) -> Config:
             client_url=client_url,
             peer_url=f"https://127.0.0.1:{ports[4]}",
             metrics_url=f"http://127.0.0.1:{ports[5]}",
+            keeper_listen=f"127.0.0.1:{ports[6]}",
             cert_file=tls / "etcd.pem",
             key_file=tls / "etcd.key",
         ),
@@ -123,13 +125,14 @@ def new_config(layout: Layout) -> Config:
             door_listen=f"127.0.0.1:{ports[2]}",
             cert_file=tls / "host.pem",
             key_file=tls / "host.key",
-            uid_base=_FIRST_UID + number * UIDS_PER_CLOUD,
+            uid_base=FIRST_UID + number * UIDS_PER_CLOUD,
         ),
         network=NetworkSection(
             tag=tag,
             vxlan_port=_VXLAN_PORT if layout.directory == DEFAULT_STATE_DIRECTORY else 40_000 + number,
             ula_prefix=new_ula_prefix(),
         ),
+        guard=GuardSection(fence_s=0.0),  # one machine: its VMs have nowhere to go
         log=LogSection(directory=layout.logs),
     )
 

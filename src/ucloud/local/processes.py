@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ucloud.errors import Conflict, DeadlineExceeded
+from ucloud.errors import Conflict, DeadlineExceeded, InvalidInput
 from ucloud.system.clock import Clock
 from ucloud.system.process_unix import read_start_ticks
 
@@ -44,6 +44,19 @@ PROGRAMS = (
     Program("api", "REST"),
     Program("stream", "consoles"),
 )
+
+# What a cloud of one machine does not need.
+OTHER_PROGRAMS = (Program("storage-service", "disks of a fenced pool"),)
+
+
+def parse_programs(names: str) -> tuple[Program, ...]:
+    """Those of ``names``, a list with commas; "" are those of a cloud of one machine. Raises InvalidInput."""
+    chosen = names.split(",") if names else [program.name for program in PROGRAMS]
+    known = {program.name: program for program in (*PROGRAMS, *OTHER_PROGRAMS)}
+    for name in chosen:
+        if name not in known:
+            raise InvalidInput(f"failed to supervise {name!r}: no such process", hint=f"there are: {', '.join(known)}")
+    return tuple(program for program in known.values() if program.name in chosen)
 
 
 def lock_file(run_directory: Path, name: str) -> Path:

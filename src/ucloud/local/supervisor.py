@@ -144,14 +144,25 @@ def keep_short(config: Config) -> None:
         keep_tail(directories.serial_log(vm_id), limit_bytes=config.host.serial_log_kib * 1024)
 
 
-def main(config: Config, config_file: Path, stopping: threading.Event) -> int:
-    """``ucloud supervise``."""
+def main(
+    config: Config,
+    config_file: Path,
+    stopping: threading.Event,
+    *,
+    programs: Sequence[Program] = PROGRAMS,
+    under: Sequence[str] = (),
+) -> int:
+    """``ucloud supervise``; ``programs`` are those of this machine if it has only a part of a cloud.
+
+    Each is run ``under`` a command that becomes it, if there is one (``env NAME=VALUE``).
+    """
     supervisor = Supervisor(
         config.host.run_directory,
         config.log.directory,
         SystemClock(),
-        command=lambda program: command_of(program, config_file),
+        command=lambda program: (*under, *command_of(program, config_file)),
         tidy=lambda: keep_short(config),
+        programs=programs,
     )
     supervisor.run(stopping)
     return 0

@@ -109,10 +109,12 @@ class Connection:
         poll.register(self._socket, select.POLLIN | select.POLLHUP | select.POLLERR)
         return not poll.poll(0)
 
-    def send(self, path: str, body: bytes, headers: Mapping[str, str], *, deadline_s: float) -> None:
-        """POST ``body``. Whatever fails here may have reached the member."""
+    def send(
+        self, path: str, body: bytes, headers: Mapping[str, str], *, deadline_s: float, method: str = "POST"
+    ) -> None:
+        """Send ``body``. Whatever fails here may have reached the member."""
         lines = [
-            f"POST {path} HTTP/1.1",
+            f"{method} {path} HTTP/1.1",
             f"Host: {str(self.endpoint).partition('//')[2]}",
             f"Content-Length: {len(body)}",
         ]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from ucloud.model.guard import Fenced, LifeSign, RunLock, Takeover
+from ucloud.model.guard import Fenced, LifeSign, RunLock, Takeover, TakeoverPhase
 from ucloud.model.host import Host
 from ucloud.model.image import Image
 from ucloud.model.key import Key
@@ -67,6 +67,16 @@ class View:
         """Whether the host's last report names the blob."""
         report = self.seen_hosts.get(host_id)
         return report is not None and digest in report.value.images
+
+    def taken_over(self, host_id: str) -> Entry[Fenced] | None:
+        """The mark of a host that is gone and whose locks are free; None for any other."""
+        takeover, registered = self.takeovers.get(host_id), self.registered.get(host_id)
+        if host_id in self.alive or takeover is None or registered is None:
+            return None
+        incarnation = registered.value.incarnation
+        if takeover.value.phase is not TakeoverPhase.DONE or takeover.value.incarnation != incarnation:
+            return None
+        return self.fenced.get((host_id, incarnation))
 
     def blob_sources(self, digest: str) -> tuple[str, ...]:
         """The doors of the hosts that have this blob."""

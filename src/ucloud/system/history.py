@@ -25,6 +25,9 @@ class Silence:
     def tell(self, kind: str, **facts: str | int | float | bool) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
 
 class SocketHistory:
     """Thread-safe. A datagram is ``{"at_s": CLOCK_BOOTTIME, "source": …, "kind": …, "dropped": …, facts…}``."""
@@ -43,7 +46,10 @@ class SocketHistory:
         except OSError:
             self._dropped += 1
 
+    def close(self) -> None:
+        self._socket.close()
 
-def open_history(path: str, *, source: str) -> History:
+
+def open_history(path: str, *, source: str) -> SocketHistory | Silence:
     """``source`` is who tells, such as "guard/h1"; no path means that nobody listens."""
     return SocketHistory(path, source=source) if path else Silence()

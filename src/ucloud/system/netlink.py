@@ -22,6 +22,9 @@ _NTF_MASTER = 0x04
 _NTF_STICKY = 0x40
 _NUD_NOARP = 0x40
 _IFA_F_NODAD = 0x02
+_IFA_F_NOT_OURS_FOR_LONG = 0x01 | 0x08 | 0x20  # temporary, failed duplicate detection, deprecated
+_RT_SCOPE_UNIVERSE = 0
+_VXLAN_HOPS = 64  # the kernel's default for multicast is one hop, which a routed underlay does not forward
 _TABLES = (253, 254, 255)  # default, main, local: what every lookup comes to
 _NULL_ROUTES = (6, 7, 8, 9)  # blackhole, unreachable, prohibit, throw
 
@@ -42,13 +45,17 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Vxlan:
-    """A VXLAN device to make: packets of ``vni`` go to multicast ``group`` on device number ``underlay``."""
+    """A VXLAN device to make: packets of ``vni`` go to multicast ``group`` on device number ``underlay``.
+
+    They come from ``local``, or from an address that the kernel chooses if it is "".
+    """
 
     name: str
     vni: int
     group: str
     underlay: int
     port: int
+    local: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +121,8 @@ class Links:
                 vxlan_link=vxlan.underlay,
                 vxlan_port=vxlan.port,
                 vxlan_learning=1,
+                vxlan_ttl=_VXLAN_HOPS,
+                **({"vxlan_local6": vxlan.local} if vxlan.local else {}),
             )
         except NetlinkError as error:
             if error.code == errno.EEXIST:
@@ -129,6 +138,11 @@ class Links:
             peer["address"] = veth.peer_mac
         with _named(f"make device pair {veth.name}"):
             self._route.link("add", ifname=veth.name, kind="veth", mtu=veth.mtu, peer=peer)
+
+    def add_pair(self, name: str, peer: str, mtu: int) -> None:
+        """A veth pair with both ends here."""
+        with _named(f"make device pair {name}"):
+            self._route.link("add", ifname=name, kind="veth", mtu=mtu, peer={"ifname": peer, "mtu": mtu})
 
     def set_up(self, index: int, **settings: Any) -> None:
         """Switch a device on, together with other attributes (``mtu``, ``master``, ``ifalias``…) in the same call."""
@@ -153,6 +167,19 @@ class Links:
         """Frames to ``mac`` go to this port, and no frame from another port changes that (sticky)."""
         with _named(f"pin {mac} to device {index}"):
             self._route.fdb("replace", ifindex=index, lladdr=mac, state=_NUD_NOARP, flags=_NTF_MASTER | _NTF_STICKY)
+
+    def detach(self, index: int) -> None:
+        """Take a device off its bridge, with all that the bridge knew to be behind it."""
+        with _named(f"detach device {index}"):
+            self._route.link("set", index=index, master=0)
+
+    def unpin_mac(self, index: int, mac: str) -> None:
+        """The opposite of ``pin_mac``; also where nothing was pinned."""
+        try:
+            self._route.fdb("del", ifindex=index, lladdr=mac, state=_NUD_NOARP, flags=_NTF_MASTER)
+        except NetlinkError as error:
+            if error.code != errno.ENOENT:
+                raise _failure(f"unpin {mac} from device {index}", error) from error
 
     def remove(self, name: str) -> bool:
         """Remove a device. Returns whether there was one."""
@@ -213,6 +240,14 @@ class Links:
         """All addresses of a device, as ``address/length``."""
         found = self._route.get_addr(index=index)
         return [f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}" for message in found]
+
+    def global_ipv6(self, index: int) -> str:
+        """The device's first lasting IPv6 address that is no link-local one, "" if it has none."""
+        for message in self._route.get_addr(index=index, family=socket.AF_INET6):
+            flags = message.get_attr("IFA_FLAGS") or message["flags"]
+            if message["scope"] == _RT_SCOPE_UNIVERSE and not flags & _IFA_F_NOT_OURS_FOR_LONG:
+                return str(message.get_attr("IFA_ADDRESS"))
+        return ""
 
 
 @contextmanager

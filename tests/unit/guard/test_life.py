@@ -1,23 +1,31 @@
-"""The life sign in a store, one round at a time."""
+"""The life sign in a store, one look at a time; and the threads that look."""
 
 from __future__ import annotations
 
 import datetime
+import threading
+from collections.abc import Sequence
 
 import pytest
 
 from tests.contract.guard_process import wait_for
+from ucloud.config.sections import StoreSection
 from ucloud.errors import StoreUnavailable
-from ucloud.guard.life import Identity, LifeSignKeeper
-from ucloud.guard.rules import Step
-from ucloud.model.guard import LifeSign
+from ucloud.guard.keepers import ask_all
+from ucloud.guard.life import Identity, Life
+from ucloud.guard.notes import Notes
+from ucloud.guard.rules import KeeperAnswer, LeaderState, Step
+from ucloud.guard.witnesses import Witnesses, open_stores
+from ucloud.model.guard import LifeSign, Members, Voter
 from ucloud.store import keys
-from ucloud.store.api import Delete, Item, Put, Txn
-from ucloud.store.codec import decode_as
+from ucloud.store.api import Delete, Put, Reading, Store, Txn
+from ucloud.store.codec import decode_as, encode
 from ucloud.store.memory import MemoryStore
-from ucloud.system.clock import SystemClock
+from ucloud.system.clock import Clock, SystemClock
+from ucloud.system.history import Silence
 
 HOST = "host-a"
+MEMBERS = Members("9", 7, (Voter("m1", "1", "https://[::1]:1"), Voter("m2", "2", "https://[::1]:2")))
 
 
 class FakeClock:
@@ -41,8 +49,9 @@ def store(clock: FakeClock) -> MemoryStore:
     return MemoryStore(clock=clock)
 
 
-def keeper(store: MemoryStore, clock: FakeClock, incarnation: str = "one") -> LifeSignKeeper:
-    return LifeSignKeeper(store, Identity(HOST, incarnation, "now"), ttl_s=1, clock=clock)
+def make_life(clock: Clock, incarnation: str = "one", *, fence_s: float = 3.0) -> Life:
+    identity = Identity(HOST, incarnation, "now", fence_s=fence_s, kill_s=0.25)
+    return Life(identity, ttl_s=1, clock=clock, history=Silence(), notes=Notes())
 
 
 def sign(store: MemoryStore, key: str) -> LifeSign | None:
@@ -51,29 +60,29 @@ def sign(store: MemoryStore, key: str) -> LifeSign | None:
 
 
 def test_it_registers_then_has_evidence_then_renews(store: MemoryStore, clock: FakeClock) -> None:
-    life = keeper(store, clock)
-    assert life.renew_once() is Step.REGISTER
+    life = make_life(clock)
+    assert life.look(store) is Step.REGISTER
     assert not life.state.alive
-    assert life.renew_once() is Step.RENEW
+    assert life.look(store) is Step.RENEW
     assert life.state.alive
     shown = sign(store, keys.alive(HOST))
     assert shown is not None
     assert shown == sign(store, keys.registered(HOST))
-    assert (shown.host_id, shown.incarnation) == (HOST, "one")
+    assert (shown.host_id, shown.incarnation, shown.fence_s, shown.kill_s) == (HOST, "one", 3.0, 0.25)
     for _ in range(10):
         clock.at_s += 0.4
-        assert life.renew_once() is Step.RENEW
+        assert life.look(store) is Step.RENEW
     assert life.state.longest_gap_s == pytest.approx(0.4)
 
 
 def test_after_its_lease_ended_it_registers_again(store: MemoryStore, clock: FakeClock) -> None:
-    life = keeper(store, clock)
-    life.renew_once()
+    life = make_life(clock)
+    life.look(store)
     registered = store.get(keys.registered(HOST))
     clock.at_s += 5
     assert store.get(keys.alive(HOST)) is None
-    assert life.renew_once() is Step.REGISTER
-    assert life.renew_once() is Step.RENEW
+    assert life.look(store) is Step.REGISTER
+    assert life.look(store) is Step.RENEW
     again = store.get(keys.registered(HOST))
     assert registered is not None
     assert again is not None
@@ -81,42 +90,62 @@ def test_after_its_lease_ended_it_registers_again(store: MemoryStore, clock: Fak
 
 
 def test_a_deleted_key_is_made_again(store: MemoryStore, clock: FakeClock) -> None:
-    life = keeper(store, clock)
-    life.renew_once()
+    life = make_life(clock)
+    life.look(store)
     store.commit(Txn((), (Delete(keys.alive(HOST)),)))
-    assert [life.renew_once(), life.renew_once()] == [Step.REGISTER, Step.RENEW]
+    assert [life.look(store), life.look(store)] == [Step.REGISTER, Step.RENEW]
+    assert not life.over.is_set()
 
 
 def test_a_fenced_incarnation_does_not_register(store: MemoryStore, clock: FakeClock) -> None:
-    life = keeper(store, clock)
-    life.renew_once()
+    life = make_life(clock)
+    life.look(store)
     store.commit(Txn((), (Delete(keys.alive(HOST)), Put(keys.fenced(HOST, "one"), b"{}"))))
-    assert life.renew_once() is Step.YIELD
+    assert life.look(store) is Step.YIELD
     assert life.state.fenced
+    assert life.over.is_set()
     assert store.get(keys.alive(HOST)) is None
-    successor = keeper(store, clock, "two")
-    assert [successor.renew_once(), successor.renew_once()] == [Step.REGISTER, Step.RENEW]
+    successor = make_life(clock, "two")
+    assert [successor.look(store), successor.look(store)] == [Step.REGISTER, Step.RENEW]
 
 
 def test_a_successor_replaces_and_the_old_one_yields(store: MemoryStore, clock: FakeClock) -> None:
-    old, new = keeper(store, clock), keeper(store, clock, "two")
-    old.renew_once()
-    old.renew_once()
-    assert [new.renew_once(), new.renew_once()] == [Step.REGISTER, Step.RENEW]
-    assert old.renew_once() is Step.YIELD
-    assert (old.state.replaced, old.state.alive) == (True, False)
-    assert new.renew_once() is Step.RENEW
+    old, new = make_life(clock), make_life(clock, "two")
+    old.look(store)
+    old.look(store)
+    assert [new.look(store), new.look(store)] == [Step.REGISTER, Step.RENEW]
+    assert old.look(store) is Step.YIELD
+    assert (old.state.replaced, old.state.alive, old.over.is_set()) == (True, False, True)
+    assert new.look(store) is Step.RENEW
 
 
-def test_a_registration_whose_answer_got_lost_is_not_taken_for_another_guard(
-    store: MemoryStore, clock: FakeClock
+def test_it_renews_the_lease_that_its_key_is_on(store: MemoryStore, clock: FakeClock) -> None:
+    """A registration whose answer got lost is found by reading."""
+    life = make_life(clock)
+    life.look(store)
+    lease = store.grant_lease(1).id
+    item = store.get(keys.alive(HOST))
+    assert item is not None
+    store.commit(Txn((), (Put(keys.alive(HOST), item.value, lease=lease),)))
+    for _ in range(10):
+        clock.at_s += 0.5
+        assert life.look(store) is Step.RENEW
+    life.give_up(store)
+    assert store.get(keys.alive(HOST)) is None
+
+
+@pytest.mark.parametrize(("stored", "version"), [(encode(MEMBERS), 7), (b"broken", 0), (None, 0)])
+def test_members_come_with_the_evidence(
+    store: MemoryStore, clock: FakeClock, stored: bytes | None, version: int
 ) -> None:
-    life = keeper(store, clock)
-    life.renew_once()
-    life.renew_once()
-    life._lease_id = 0  # as if a second registration had been sent, and the first one came in late
-    assert [life.renew_once(), life.renew_once()] == [Step.REGISTER, Step.RENEW]
-    assert not life.state.replaced
+    if stored is not None:
+        store.commit(Txn((), (Put(keys.members(), stored),)))
+    life = make_life(clock)
+    life.look(store)
+    assert life.state.members_version == 0
+    life.look(store)
+    assert life.state.members_version == version
+    assert life.state.alive
 
 
 class Broken(MemoryStore):
@@ -124,19 +153,90 @@ class Broken(MemoryStore):
 
     down = True
 
-    def get(self, key: str) -> Item | None:
+    def read(self, wanted: Sequence[str]) -> Reading:
         if self.down:
             raise StoreUnavailable("failed to reach the store")
-        return super().get(key)
+        return super().read(wanted)
 
 
-def test_the_thread_outlives_a_store_that_is_down_and_gives_the_sign_up_at_its_end() -> None:
+def test_the_threads_outlive_a_store_that_is_down_and_give_the_sign_up_at_their_end() -> None:
     store = Broken()
-    life = LifeSignKeeper(store, Identity(HOST, "one", "now"), ttl_s=1, clock=SystemClock())
-    life.start()
-    assert not life.state.registered
+    life = make_life(SystemClock())
+    witnesses = Witnesses(life, [store], None, SystemClock())
+    witnesses.start()
+    assert not life.state.registered_at_s
     store.down = False
     wait_for(lambda: life.state.alive)
-    life.stop(timeout_s=5)
+    witnesses.stop()
     assert store.get(keys.alive(HOST)) is None
     assert store.get(keys.registered(HOST)) is not None
+
+
+class Hanging(MemoryStore):
+    """A member that takes a question and never answers, until the end of the test."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended = threading.Event()
+
+    def read(self, wanted: Sequence[str]) -> Reading:
+        self.ended.wait()
+        raise StoreUnavailable("failed to reach the store")
+
+
+def test_a_member_that_hangs_holds_up_no_other() -> None:
+    hanging, store = Hanging(), MemoryStore()
+    life = make_life(SystemClock())
+    witnesses = Witnesses(life, [hanging, store], None, SystemClock())
+    witnesses.start()
+    wait_for(lambda: life.state.alive)
+    assert store.get(keys.alive(HOST)) is not None
+    hanging.ended.set()
+    witnesses.stop()
+
+
+def test_keepers_are_asked_when_the_store_is_silent() -> None:
+    store = Broken()
+    store.down = False
+    store.commit(Txn((), (Put(keys.members(), encode(MEMBERS)),)))
+    life = make_life(SystemClock())
+
+    def ask(voter: Voter, until_s: float) -> KeeperAnswer | None:
+        return KeeperAnswer("9", voter.member_id, LeaderState.NO_LEADER)
+
+    witnesses = Witnesses(life, [store], ask, SystemClock())
+    witnesses.start()
+    wait_for(lambda: life.state.members_version)
+    store.down = True
+    evidence_at_s = life.state.evidence_at_s
+    wait_for(lambda: life.state.evidence_at_s > evidence_at_s + 2)
+    witnesses.stop()
+
+
+def test_answers_that_come_too_late_belong_to_no_round() -> None:
+    late = threading.Event()
+
+    def ask(voter: Voter, until_s: float) -> KeeperAnswer | None:
+        if voter.member_id == "2":
+            late.wait(5)
+        return KeeperAnswer("9", voter.member_id, LeaderState.NO_LEADER)
+
+    clock = SystemClock()
+    answers = ask_all(MEMBERS.voters, ask, clock, until_s=clock.monotonic_s() + 0.05)
+    late.set()
+    assert set(answers) == {"1"}
+
+
+def test_each_member_gets_a_store_of_its_own_that_gives_up_soon() -> None:
+    made: list[StoreSection] = []
+
+    def make_store(settings: StoreSection) -> Store:
+        made.append(settings)
+        return MemoryStore()
+
+    open_stores(StoreSection(endpoints=("https://a", "https://b")), 2.25, make_store)
+    assert [one.endpoints for one in made] == [("https://a",), ("https://b",)]
+    assert {one.timeout_s for one in made} == {0.75}
+    made.clear()
+    open_stores(StoreSection(endpoints=("https://a",), timeout_s=4.0), 0.0, make_store)
+    assert [one.timeout_s for one in made] == [4.0]
