@@ -6,15 +6,17 @@ from dataclasses import replace
 
 from ucloud.model.claim import Claim
 from ucloud.model.event import Event
-from ucloud.model.guard import LifeSign, RunLock
+from ucloud.model.guard import Fenced, LifeSign, Members, RunLock, Takeover, TakeoverPhase, Voter
 from ucloud.model.host import Host, HostSpec
 from ucloud.model.image import Image, ImageFormat, ImageSpec
 from ucloud.model.key import Key, KeySpec
+from ucloud.model.machine import Machine
 from ucloud.model.meta import Meta
+from ucloud.model.migration import Migration, MigrationRequest, Phase
 from ucloud.model.network import Network, NetworkSpec
 from ucloud.model.placement import Decision, Placement, Refusal, Score
-from ucloud.model.seen import GuestState, SeenHost, SeenNetwork, SeenVm
-from ucloud.model.vm import Nic, Vm, VmSpec
+from ucloud.model.seen import Fence, GuestState, SeenHost, SeenNetwork, SeenPool, SeenVm
+from ucloud.model.vm import Failover, Nic, Vm, VmSpec
 from ucloud.model.wanted import WantedBlob, WantedImage, WantedName, WantedNetwork, WantedNic, WantedVm
 
 AT = "2026-01-31T12:00:00.000Z"
@@ -92,8 +94,29 @@ SEEN_HOST = SeenHost(
     door="https://127.0.0.1:8702",
     images=(DIGEST,),
 )
+MACHINE = Machine("vm-1", "0199-aa", 600_001, "pc-q35-7.2", ("usb=off",), "qemu64", {"root": 3, NIC.id: 4})
+POOL = SeenPool("pool-1", Fence.LOCK, ("host-1", "host-2", "host-3"))
 LIFE_SIGN = LifeSign("host-1", "inc-1", AT)
 RUN_LOCK = RunLock("vm-1", "host-1", "inc-1", 1)
+FENCED = Fenced("host-1", "inc-1", AT, "its life sign was gone")
+TAKEOVER = Takeover("host-1", "inc-1", TakeoverPhase.WAITING, "its life sign is gone", AT, AT, AT)
+MEMBERS = Members("14841639068965178418", 3, (Voter("m1", "10276657743932975437", "https://[fd00::1]:2382"),))
+MIGRATION_REQUEST = MigrationRequest("vm-1", "migration-1", "host-2", AT)
+MIGRATION = Migration(
+    vm_id="vm-1",
+    id="migration-1",
+    source="host-1",
+    target="host-2",
+    generation=1,
+    phase=Phase.SENDING,
+    reason="host-2 listens",
+    started_at=AT,
+    since=AT,
+    until=AT,
+    cpus=2,
+    memory_mib=512,
+    disk_gib=10,
+)
 EVENT = Event("0199", AT, "vm_created", "vm", "vm-1", "default", "api", "created", "req-1")
 CLAIM = Claim("vm-1", AT, "cd" * 32)
 
@@ -112,6 +135,11 @@ ALL = (
     SEEN_HOST,
     LIFE_SIGN,
     RUN_LOCK,
+    FENCED,
+    TAKEOVER,
+    MEMBERS,
+    MIGRATION_REQUEST,
+    MIGRATION,
     EVENT,
     CLAIM,
 )
@@ -129,3 +157,13 @@ def host(number: int) -> Host:
 
 def report(number: int, **fields: object) -> SeenHost:
     return replace(SEEN_HOST, **{"host_id": f"host-{number}", "images": (), **fields})
+
+
+def sign(number: int, *, incarnation: str = "inc-1", fence_s: float = 3.0, kill_s: float = 0.25) -> LifeSign:
+    return LifeSign(f"host-{number}", incarnation, AT, fence_s, kill_s)
+
+
+def lock(number: int, host_number: int = 1, **fields: object) -> RunLock:
+    """The lock of VM ``number`` on a host, of a process that may be started elsewhere."""
+    plain = RunLock(f"vm-{number}", f"host-{host_number}", "inc-1", 1, Failover.RESTART, "pool-1")
+    return replace(plain, **fields)

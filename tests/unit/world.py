@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ucloud.config import Config
 from ucloud.control.decider import Decider
-from ucloud.model.guard import LifeSign
+from ucloud.control.pool_fencing import PoolFencing
+from ucloud.model.guard import Fenced, LifeSign, RunLock, Takeover
+from ucloud.model.migration import Migration, MigrationRequest
 from ucloud.model.placement import Placement
 from ucloud.model.seen import SeenHost, SeenNetwork, SeenVm
 from ucloud.store import keys
-from ucloud.store.api import Compare, Delete, Item, Put, Txn
+from ucloud.store.api import Compare, Delete, Item, Put, Store, Txn
 from ucloud.store.cache import Cache
 from ucloud.store.codec import decode, encode
 from ucloud.store.election import Election
 from ucloud.store.memory import MemoryStore
 from ucloud.store.view import PREFIXES, View, build_view
-from ucloud.system.clock import SystemClock
+from ucloud.system.clock import Clock, SystemClock
+from ucloud.system.history import History
 
 _NOUNS = {"Vm": "vm", "Network": "network", "Image": "image", "Key": "key", "Host": "host"}
 
@@ -25,12 +29,13 @@ _NOUNS = {"Vm": "vm", "Network": "network", "Image": "image", "Key": "key", "Hos
 class World:
     """Use it as a context: the cache and the election have threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
         self.store = MemoryStore()
+        self.clock = clock if clock else SystemClock()
         self.config = Config()
         self.cache: Cache[Any] = Cache(self.store, PREFIXES, lambda item: decode(item.value))
         self.election = Election(self.store, "scheduler", "test")
-        self.decider = Decider(self.config, self.store, self.cache, SystemClock())
+        self.decider = self.new_decider()
 
     def __enter__(self) -> World:
         self.cache.start()
@@ -40,6 +45,14 @@ class World:
     def __exit__(self, *_: object) -> None:
         self.election.resign()
         self.cache.stop()
+
+    def new_decider(
+        self, *, store: Store | None = None, pools: PoolFencing | None = None, history: History | None = None
+    ) -> Decider:
+        """As of a scheduler that has just begun: it remembers nothing."""
+        return Decider(
+            self.config, store if store else self.store, self.cache, self.clock, pools=pools, history=history
+        )
 
     def put(self, *values: Any) -> None:
         for value in values:
@@ -51,11 +64,27 @@ class World:
     def delete(self, key: str) -> None:
         self.store.commit(Txn((), (Delete(key),)))
 
+    def register(self, sign: LifeSign) -> None:
+        """As a guard does."""
+        registered = Put(keys.registered(sign.host_id), encode(sign))
+        assert self.store.commit(Txn((), (Put(keys.alive(sign.host_id), encode(sign)), registered))).ok
+
+    def lose(self, host_id: str) -> None:
+        """The life sign of a host ends."""
+        self.delete(keys.alive(host_id))
+
+    def report(self, host_id: str, seen: SeenVm) -> None:
+        self.write(keys.seen(host_id, "vm", seen.vm_id), encode(seen))
+
     def run_pass(self, leader: Compare | None = None) -> View:
         """A pass on what is in the store now; returns what is there after it."""
-        self.cache.wait_for(self.store.list(keys.ROOT).revision, 5.0)
-        self.decider.run_pass(leader or self.election.guard())
+        self.next_pass(leader)
         return self.view()
+
+    def next_pass(self, leader: Compare | None = None) -> float:
+        """A pass; in how many seconds it wants the next one."""
+        self.cache.wait_for(self.store.list(keys.ROOT).revision, 5.0)
+        return self.decider.run_pass(leader or self.election.guard())
 
     def view(self) -> View:
         listing = self.store.list(keys.ROOT)
@@ -66,16 +95,21 @@ class World:
         return self.store.get(key)
 
 
+_KEYS: Mapping[type, Callable[[Any], str]] = {
+    Placement: lambda value: keys.placement(value.vm_id),
+    LifeSign: lambda value: keys.alive(value.host_id),
+    RunLock: lambda value: keys.lock(value.host_id, value.vm_id),
+    Fenced: lambda value: keys.fenced(value.host_id, value.incarnation),
+    Takeover: lambda value: keys.takeover(value.host_id),
+    MigrationRequest: lambda value: keys.spec("migration", value.vm_id),
+    Migration: lambda value: keys.migration(value.vm_id),
+    SeenHost: lambda value: keys.seen(value.host_id, "host", "self"),
+    SeenVm: lambda value: keys.seen("host-1", "vm", value.vm_id),
+    SeenNetwork: lambda value: keys.seen("host-1", "network", value.network_id),
+}
+
+
 def key_of(value: Any) -> str:
     """Where a value is stored; reports are those of host-1 unless they name their host."""
-    if isinstance(value, Placement):
-        return keys.placement(value.vm_id)
-    if isinstance(value, LifeSign):
-        return keys.alive(value.host_id)
-    if isinstance(value, SeenHost):
-        return keys.seen(value.host_id, "host", "self")
-    if isinstance(value, SeenVm):
-        return keys.seen("host-1", "vm", value.vm_id)
-    if isinstance(value, SeenNetwork):
-        return keys.seen("host-1", "network", value.network_id)
-    return keys.spec(_NOUNS[type(value).__name__], value.meta.id)
+    found = _KEYS.get(type(value))
+    return found(value) if found else keys.spec(_NOUNS[type(value).__name__], value.meta.id)

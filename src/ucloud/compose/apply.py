@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,9 @@ from ucloud.store.view import Doubts, Entry, View
 
 logger = logging.getLogger(__name__)
 
-BATCH_WRITES = 100
+BATCH_CHANGES = 100
 BATCH_BYTES = 512 * 1024
+READ_KEYS = 16  # user data may have 64 KiB each
 NO_DOUBTS = Doubts()
 
 
@@ -55,54 +56,67 @@ def _ends(change: Change) -> bool:
 def commit_changes(store: Store, changes: Sequence[Change], *, leader: Compare) -> int:
     """Write the changes; returns the last revision. One that cannot be written spoils nothing for the others."""
     revision = 0
-    for batch in batches(changes):
+    for batch in batches(_with_writes(store, changes)):
         revision = max(revision, _commit(store, batch, leader))
     return revision
 
 
-def batches(changes: Sequence[Change]) -> Iterator[tuple[Change, ...]]:
-    """Cut by number and size: etcd takes 1.5 MiB in a request. A document with user data goes alone."""
-    batch: list[Change] = []
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A change with all that is written for it."""
+
+    change: Change
+    writes: tuple[Put | Delete, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(len(write.value) for write in self.writes if isinstance(write, Put))
+
+
+def batches(prepared: Iterable[Prepared]) -> Iterator[tuple[Prepared, ...]]:
+    """Cut by number and size: etcd takes 1.5 MiB in a request."""
+    batch: list[Prepared] = []
     size_bytes = 0
-    for change in changes:
-        change_bytes = len(encode(change.document)) if change.document else 0
-        alone = _brings_user_data(change)
-        if batch and (alone or len(batch) >= BATCH_WRITES or size_bytes + change_bytes > BATCH_BYTES):
+    for one in prepared:
+        if batch and (len(batch) >= BATCH_CHANGES or size_bytes + one.size_bytes > BATCH_BYTES):
             yield tuple(batch)
             batch, size_bytes = [], 0
-        if alone:
-            yield (change,)
-        else:
-            batch.append(change)
-            size_bytes += change_bytes
+        batch.append(one)
+        size_bytes += one.size_bytes
     if batch:
         yield tuple(batch)
 
 
-def _commit(store: Store, batch: Sequence[Change], leader: Compare) -> int:
+def _commit(store: Store, batch: Sequence[Prepared], leader: Compare) -> int:
     """The revision after it. What lost or was refused in company is tried alone; alone, the next pass sees to it."""
+    compares = (leader, *(unchanged(one.change.key, one.change.mod_revision) for one in batch))
     try:
-        committed = store.commit(_txn(store, batch, leader))
+        committed = store.commit(Txn(compares, tuple(write for one in batch for write in one.writes)))
     except StoreError as error:
         if len(batch) == 1:
-            logger.error("failed to write %s: %s", batch[0].key, error.message)
+            logger.error("failed to write %s: %s", batch[0].change.key, error.message)
             return 0
         committed = Committed(False, 0)
     if committed.ok or len(batch) == 1:
         return committed.revision
-    return max(_commit(store, (change,), leader) for change in batch)
+    return max(_commit(store, (one,), leader) for one in batch)
 
 
-def _txn(store: Store, changes: Sequence[Change], leader: Compare) -> Txn:
-    compares = [leader, *(unchanged(change.key, change.mod_revision) for change in changes)]
-    writes: list[Put | Delete] = []
-    for change in changes:
-        if change.document is None:
-            writes.append(Delete(change.key))
-        else:
-            writes.append(Put(change.key, encode(change.document)))
-            writes += _user_data_writes(store, change)
-    return Txn(tuple(compares), tuple(writes))
+def _with_writes(store: Store, changes: Sequence[Change]) -> Iterator[Prepared]:
+    for start in range(0, len(changes), READ_KEYS):
+        some = changes[start : start + READ_KEYS]
+        user_data = _read_user_data(store, [change for change in some if _brings_user_data(change)])
+        yield from (Prepared(change, _writes(change, user_data)) for change in some)
+
+
+def _writes(change: Change, user_data: Mapping[str, bytes]) -> tuple[Put | Delete, ...]:
+    noun, object_id = keys.noun_and_id(change.key)
+    copy = keys.secret_user_data(keys.host_of_wanted(change.key), object_id)
+    if change.document is None:
+        # a host that gave a VM up needs no copy of its user data any more
+        return (Delete(change.key), Delete(copy)) if noun == "vm" else (Delete(change.key),)
+    document = Put(change.key, encode(change.document))
+    return (document, Put(copy, user_data[change.key])) if change.key in user_data else (document,)
 
 
 def _brings_user_data(change: Change) -> bool:
@@ -111,11 +125,10 @@ def _brings_user_data(change: Change) -> bool:
     return isinstance(document, WantedVm) and document.has_user_data and not change.mod_revision
 
 
-def _user_data_writes(store: Store, change: Change) -> list[Put]:
-    if not _brings_user_data(change) or not isinstance(change.document, WantedVm):
-        return []
-    vm_id = change.document.vm_id
-    source = store.get(keys.secret_user_data_source(vm_id))
-    if source is None:
-        return []
-    return [Put(keys.secret_user_data(keys.host_of_wanted(change.key), vm_id), source.value)]
+def _read_user_data(store: Store, changes: Sequence[Change]) -> dict[str, bytes]:
+    """By the key of the document that it comes with."""
+    if not changes:
+        return {}
+    sources = {change.key: keys.secret_user_data_source(keys.last_segment(change.key)) for change in changes}
+    items = store.read(tuple(sources.values())).items
+    return {key: item.value for key, source in sources.items() if (item := items[source]) is not None}

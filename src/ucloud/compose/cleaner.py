@@ -1,5 +1,6 @@
 """The end of what was deleted: once nothing of it is left anywhere, its spec, placement and claims go in one step.
 
+A host that was taken over is not waited for: what it would have to clean stays told to it.
 ``plan_cleaning`` is pure; ``apply_cleaning`` commits each end in a transaction that compares the spec.
 """
 
@@ -7,14 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from ucloud.compose.hosts import Ending, ending_of, plan_host_endings
 from ucloud.errors import StoreError
 from ucloud.model.image import Image
 from ucloud.model.seen import GuestState
 from ucloud.model.vm import Vm
-from ucloud.model.wanted import WantedBlob
+from ucloud.model.wanted import WantedBlob, WantedVm
 from ucloud.store import keys
 from ucloud.store.api import Compare, Delete, Put, Store, Txn, unchanged
 from ucloud.store.claims import claims_of
@@ -28,23 +30,13 @@ logger = logging.getLogger(__name__)
 NO_DOUBTS = Doubts()
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """An object that can go: everything to delete, and to write, if what is compared is unchanged."""
-
-    noun: str
-    entry: Entry[Any]
-    compares: tuple[Compare, ...]
-    deletes: tuple[str, ...]
-    puts: tuple[Put, ...] = ()
-
-
 def plan_cleaning(view: View, doubts: Doubts = NO_DOUBTS) -> tuple[Ending, ...]:
     """What can end now. Nothing ends on a doubt."""
     endings = [ending for entry in _deleted(view.vms) if (ending := _vm_ending(view, entry))]
-    endings += [_ending("network", e) for e in _deleted(view.networks) if not _network_users(view, e.value.meta.id)]
+    endings += [ending_of("network", e) for e in _deleted(view.networks) if not _network_users(view, e.value.meta.id)]
     endings += [_image_ending(view, e) for e in _deleted(view.images) if not _image_users(view, e.value.meta.id)]
-    endings += [_ending("key", e) for e in _deleted(view.keys) if not _key_users(view, e.value.meta.id)]
+    endings += [ending_of("key", e) for e in _deleted(view.keys) if not _key_users(view, e.value.meta.id)]
+    endings += plan_host_endings(view)
     return tuple(one for one in endings if not doubts.about(one.noun, one.entry.value.meta.id))
 
 
@@ -52,36 +44,39 @@ def _deleted(entries: Any) -> list[Entry[Any]]:
     return [entry for entry in entries.values() if entry.value.meta.deleted_at]
 
 
-def _ending(noun: str, entry: Entry[Any]) -> Ending:
-    compares = (unchanged(entry.key, entry.mod_revision),)
-    return Ending(noun, entry, compares, (entry.key, *claims_of(entry.value)))
-
-
 def _vm_ending(view: View, entry: Entry[Vm]) -> Ending | None:
     """None while a host still has something of the VM, or has not said that it has not."""
     vm_id = entry.value.meta.id
-    documents = [(host_id, document) for (host_id, of_vm), document in view.wanted_vms.items() if of_vm == vm_id]
-    if not all(_reported_gone(view, host_id, document) for host_id, document in documents):
+    documents = {host_id: document for (host_id, of_vm), document in view.wanted_vms.items() if of_vm == vm_id}
+    given_up = {host_id for host_id in documents if _is_given_up(view, host_id, vm_id)}
+    waited_for = {host_id: document for host_id, document in documents.items() if host_id not in given_up}
+    if not all(_reported_gone(view, host_id, document) for host_id, document in waited_for.items()):
         return None
     placement = view.placements.get(vm_id)
-    hosts = {host_id for host_id, _ in documents}
-    if placement and placement.value.host_id and placement.value.host_id not in hosts:
+    if placement and placement.value.host_id and placement.value.host_id not in documents:
         return None  # not composed yet, so the host does not know; it must answer first
     placement_key = keys.placement(vm_id)
     compares = (
         unchanged(entry.key, entry.mod_revision),
         unchanged(placement_key, placement.mod_revision if placement else 0),
-        *(unchanged(document.key, document.mod_revision) for _, document in documents),
+        *(unchanged(document.key, document.mod_revision) for document in documents.values()),
+        *(compare for host_id in given_up for compare in _given_up_compares(view, host_id, vm_id)),
     )
     deletes = (
         entry.key,
         placement_key,
         keys.secret_user_data_source(vm_id),
-        *(document.key for _, document in documents),
-        *(keys.secret_user_data(host_id, vm_id) for host_id, _ in documents),
+        keys.migration(vm_id),
+        keys.spec("migration", vm_id),
+        *(document.key for document in waited_for.values()),
+        *(keys.secret_user_data(host_id, vm_id) for host_id in documents),
+        *(keys.lock(host_id, vm_id) for host_id in given_up),
         *claims_of(entry.value),
     )
-    return Ending("vm", entry, compares, deletes)
+    puts = tuple(
+        Put(documents[host_id].key, encode(_plain_tombstone(documents[host_id].value))) for host_id in given_up
+    )
+    return Ending("vm", entry, compares, deletes, puts)
 
 
 def _reported_gone(view: View, host_id: str, document: Entry[Any]) -> bool:
@@ -89,6 +84,26 @@ def _reported_gone(view: View, host_id: str, document: Entry[Any]) -> bool:
     if seen is None or not document.value.gone or (host_id, document.value.vm_id) in view.locks:
         return False
     return seen.value.state is GuestState.GONE and seen.value.wanted_revision >= document.mod_revision
+
+
+def _is_given_up(view: View, host_id: str, vm_id: str) -> bool:
+    """The host was taken over, and nothing of the VM can run there: no lock, or somebody said that the host is off."""
+    if view.taken_over(host_id) is None or (host_id, vm_id) not in view.wanted_vms:
+        return False
+    host = view.hosts.get(host_id)
+    off = host is not None and host.value.spec.confirmed_off == view.registered[host_id].value.incarnation
+    return off or (host_id, vm_id) not in view.locks
+
+
+def _given_up_compares(view: View, host_id: str, vm_id: str) -> list[Compare]:
+    mark, lock = view.taken_over(host_id), view.locks.get((host_id, vm_id))
+    compares = [unchanged(keys.lock(host_id, vm_id), lock.mod_revision if lock else 0)]
+    return [*compares, unchanged(mark.key, mark.mod_revision)] if mark else compares
+
+
+def _plain_tombstone(document: WantedVm) -> WantedVm:
+    """For a host that could not answer yet: nothing of the VM is wanted any more, wherever its disk is."""
+    return replace(document, gone=True, keep_disk=False, machine=None, migration=None, has_user_data=False)
 
 
 def _network_users(view: View, network_id: str) -> bool:
@@ -108,7 +123,7 @@ def _image_ending(view: View, entry: Entry[Image]) -> Ending:
         for host_id in hosts
         if view.has_blob(host_id, digest)
     ]
-    return replace(_ending("image", entry), puts=tuple(puts))
+    return replace(ending_of("image", entry), puts=tuple(puts))
 
 
 def _image_users(view: View, image_id: str) -> bool:
@@ -145,5 +160,7 @@ def _txn(ending: Ending, leader: Compare, clock: Clock) -> Txn:
         project=meta.project,
         actor="scheduler",
     )
-    writes: list[Put | Delete] = [*(Delete(key) for key in ending.deletes), *ending.puts, event]
+    writes: list[Put | Delete] = [*(Delete(key) for key in ending.deletes), *ending.puts]
+    if ending.is_whole:
+        writes.append(event)
     return Txn((leader, *ending.compares), tuple(writes))

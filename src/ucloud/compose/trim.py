@@ -1,4 +1,4 @@
-"""Bounds for what only ever grows: events after their days, idempotency keys after their hours."""
+"""Bounds for what only ever grows: events after their days, idempotency keys after their hours, takeovers' marks."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 from ucloud.errors import StoreError
 from ucloud.model.claim import Claim
+from ucloud.model.guard import Fenced
 from ucloud.store import keys
-from ucloud.store.api import Compare, Delete, Item, Store, Txn
+from ucloud.store.api import Compare, Delete, Item, Store, Txn, unchanged
 from ucloud.store.codec import decode_as
+from ucloud.store.view import Entry
 
 BATCH_DELETES = 100
 
@@ -24,6 +26,14 @@ def trim_history(
         batch = tuple(Delete(key) for key in old[start : start + BATCH_DELETES])
         store.commit(Txn((leader,), batch))
     return len(old)
+
+
+def trim_marks(store: Store, marks: Sequence[Entry[Fenced]], *, leader: Compare) -> None:
+    """Delete marks that nothing needs any more, as ``plan_old_marks`` found them."""
+    for start in range(0, len(marks), BATCH_DELETES):
+        batch = marks[start : start + BATCH_DELETES]
+        compares = (leader, *(unchanged(mark.key, mark.mod_revision) for mark in batch))
+        store.commit(Txn(compares, tuple(Delete(mark.key) for mark in batch)))
 
 
 def old_events(items: Sequence[Item], before: datetime.datetime) -> list[str]:

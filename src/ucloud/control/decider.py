@@ -1,4 +1,6 @@
-"""One pass of the elected process: place, compose, clean, trim. Each step sees what the one before has written."""
+"""One pass of the elected process: lost hosts, placements, migrations, documents, ends, trims. Each step sees what the
+one before has written.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +11,27 @@ from typing import Any
 from ucloud.compose.apply import commit_changes, plan_changes
 from ucloud.compose.cleaner import apply_cleaning, plan_cleaning
 from ucloud.compose.documents import compose_documents
-from ucloud.compose.trim import trim_history
+from ucloud.compose.hosts import plan_old_marks
+from ucloud.compose.trim import trim_history, trim_marks
 from ucloud.config import Config
+from ucloud.control.pool_fencing import PoolFencing
+from ucloud.control.takeover import Takeovers
 from ucloud.errors import StoreUnavailable
-from ucloud.scheduler.passes import commit_pass, plan_pass
+from ucloud.model.claim import REQUEST_KEPT
+from ucloud.scheduler.commit import commit_pass
+from ucloud.scheduler.drain import draining_hosts, must_stop, to_place_anew
+from ucloud.scheduler.migrations import plan_migrations
+from ucloud.scheduler.passes import plan_pass
+from ucloud.scheduler.steps import commit_migrations
 from ucloud.store.api import Compare, Store
 from ucloud.store.cache import Cache
 from ucloud.store.view import Doubts, View, build_view
 from ucloud.system.clock import Clock, format_time
+from ucloud.system.history import History, Silence
 
 logger = logging.getLogger(__name__)
 
+RESYNC_S = 5.0
 CATCH_UP_TIMEOUT_S = 5.0
 TRIM_EVERY_S = 600.0
 STALE_AFTER_S = 10.0  # the cache hears from the store every 3 s
@@ -29,31 +41,70 @@ SILENT_AFTER_S = 60.0
 class Decider:
     """Does passes while its process is the leader; ``leader`` is the election's compare."""
 
-    def __init__(self, config: Config, store: Store, cache: Cache[Any], clock: Clock) -> None:
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        cache: Cache[Any],
+        clock: Clock,
+        *,
+        pools: PoolFencing | None = None,
+        history: History | None = None,
+    ) -> None:
         self._config = config
         self._store = store
         self._cache = cache
         self._clock = clock
+        self._history = history if history else Silence()
+        self._takeovers = Takeovers(store, config.scheduler, clock, pools=pools, history=self._history)
         self._trimmed_at_s = float("-inf")
         self._reports: dict[str, tuple[int, float]] = {}
 
-    def run_pass(self, leader: Compare) -> None:
-        """Everything that there is to do now. Safe to interrupt anywhere: the next pass sees what is left."""
+    def run_pass(self, leader: Compare) -> float:
+        """Everything that there is to do now; in how many seconds to come again without a cause.
+
+        Safe to interrupt anywhere: the next pass sees what is left.
+        """
         if self._cache.age_s() > STALE_AFTER_S:
             raise StoreUnavailable("failed to run a pass: nothing was heard from the store for a while")
         view, doubts = self._view(leader.revision)
-        at = format_time(self._clock.now())
-        planned = plan_pass(view, self._config.scheduler, at=at, silent=self._silent_hosts(view))
-        if planned:
-            written_at = commit_pass(
-                self._store, planned, view_revision=view.revision, leader=leader, clock=self._clock
-            )
+        takeovers = self._takeovers.run(view, leader)
+        if takeovers.revision:
+            view, doubts = self._view(takeovers.revision)
+        silent = self._silent_hosts(view)
+        written_at = self._place(view, silent, leader)
+        if written_at:
             view, doubts = self._view(written_at)
-        changes = plan_changes(view, compose_documents(view), doubts=doubts)
-        if changes:
-            view, doubts = self._view(commit_changes(self._store, changes, leader=leader))
-        apply_cleaning(self._store, plan_cleaning(view, doubts), leader=leader, clock=self._clock)
+        written_at = self._migrate(view, silent, leader)
+        if written_at:
+            view, doubts = self._view(written_at)
+        written_at = self._compose(view, doubts, silent, leader)
+        if written_at:
+            view, doubts = self._view(written_at)
+        endings = plan_cleaning(view, doubts)
+        apply_cleaning(self._store, endings, leader=leader, clock=self._clock)
+        trim_marks(self._store, plan_old_marks(view), leader=leader)
         self._trim(leader)
+        return min(RESYNC_S, takeovers.again_s)
+
+    def _place(self, view: View, silent: frozenset[str], leader: Compare) -> int:
+        at = format_time(self._clock.now())
+        planned = plan_pass(view, self._config.scheduler, at=at, silent=silent, movable=to_place_anew(view))
+        return commit_pass(
+            self._store, planned, view_revision=view.revision, leader=leader, clock=self._clock, history=self._history
+        )
+
+    def _migrate(self, view: View, silent: frozenset[str], leader: Compare) -> int:
+        steps = plan_migrations(view, self._config.scheduler, self._clock.now(), silent=silent)
+        return commit_migrations(
+            self._store, steps, view_revision=view.revision, leader=leader, clock=self._clock, history=self._history
+        )
+
+    def _compose(self, view: View, doubts: Doubts, silent: frozenset[str], leader: Compare) -> int:
+        settings = self._config.scheduler
+        stops = (must_stop(view, host_id, settings, silent=silent) for host_id in draining_hosts(view))
+        documents = compose_documents(view, settings, must_stop=frozenset[str]().union(*stops))
+        return commit_changes(self._store, plan_changes(view, documents, doubts=doubts), leader=leader)
 
     def _silent_hosts(self, view: View) -> frozenset[str]:
         """Hosts whose report has not changed for SILENT_AFTER_S, by this process's own clock."""
@@ -83,6 +134,6 @@ class Decider:
             self._store,
             now=self._clock.now(),
             events=datetime.timedelta(days=api.event_days),
-            requests=datetime.timedelta(hours=api.idempotency_hours),
+            requests=REQUEST_KEPT,
             leader=leader,
         )

@@ -9,18 +9,21 @@ import threading
 from typing import Any
 
 from ucloud.config import Config
-from ucloud.control.decider import Decider
+from ucloud.control.decider import RESYNC_S, Decider
+from ucloud.control.pool_fencing import PoolFencing
+from ucloud.errors import Unavailable
 from ucloud.reconcile.loop import Loop
+from ucloud.storage.fence_client import open_fence
 from ucloud.store.cache import Cache
 from ucloud.store.codec import decode
 from ucloud.store.connect import open_store
 from ucloud.store.election import Election
 from ucloud.store.view import PREFIXES
 from ucloud.system.clock import SystemClock
+from ucloud.system.history import open_history
 
 logger = logging.getLogger(__name__)
 
-RESYNC_S = 5.0
 _EVERYTHING = "everything"
 _LOOK_S = 0.5
 
@@ -34,12 +37,19 @@ def main(config: Config, stopping: threading.Event) -> int:
     identity = f"{socket.gethostname()}/{os.getpid()}"
     ttl_s = config.scheduler.election_ttl_s
     election = Election(store, "scheduler", identity, ttl_s=ttl_s, clock=clock, on_lost=lost.set)
-    decider = Decider(config, store, cache, clock)
+    pools = PoolFencing(open_fence(config.host), wake=lambda: loop.wake(_EVERYTHING))
+    history = open_history(config.log.history_socket, source="scheduler")
+    decider = Decider(config, store, cache, clock, pools=pools, history=history)
 
     def handle(_: str) -> float:
-        if election.is_leader:
-            decider.run_pass(election.guard())
-        return RESYNC_S
+        if not election.is_leader:
+            return RESYNC_S
+        try:
+            return decider.run_pass(election.guard())
+        except Unavailable as error:
+            # Hosts may have died while the store was away: a backoff would be waiting time for their VMs.
+            logger.warning("a pass waits for the store: %s", error.message)
+            return _LOOK_S
 
     loop = Loop("scheduler", handle, clock=clock)
     cache.on_change(lambda _: loop.wake(_EVERYTHING))

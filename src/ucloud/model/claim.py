@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
+
+REQUEST_KEPT = timedelta(hours=24)  # how long an idempotency key is remembered
 
 
 @dataclass(frozen=True, slots=True)

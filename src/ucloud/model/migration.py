@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+CAUSE_ASKED = "asked"
+CAUSE_DRAIN = "drain"
+
 
 class Role(StrEnum):
     SOURCE = "source"
@@ -49,7 +52,10 @@ class MigrationRequest:
 class Migration:
     """``generation`` is the placement's before, ``generation + 1`` after the move. ``until`` is the shared deadline.
 
-    ``cause`` is "asked" or "drain". Sizes are what the VM takes of the target while both count.
+    ``cause`` is "asked" or "drain". Sizes are what the VM takes of the target while both count. The incarnations are
+    those of both guards when it began: a guard that was born since has ended what belonged to it. ``request_id`` is the
+    newest request that this record, or one before it, is the answer to. ``still_since`` is when one side first said
+    that the guest stands still: nobody waits long for the other then.
     """
 
     vm_id: str
@@ -67,6 +73,34 @@ class Migration:
     memory_mib: int = 0
     disk_gib: int = 0
     cancelled: bool = False
+    source_incarnation: str = ""
+    target_incarnation: str = ""
+    request_id: str = ""
+    still_since: str = ""
+
+    def answers(self, request: MigrationRequest) -> bool:
+        """Whether this is what became of the request, or came after that."""
+        return request.id in (self.id, self.request_id)
+
+    @property
+    def is_over(self) -> bool:
+        return self.phase in ENDS
+
+    @property
+    def also_claims(self) -> str:
+        """The host on which the VM takes its sizes besides the one of its placement; "" for none."""
+        if self.is_over:
+            return ""
+        return self.source if self.phase is Phase.MOVED else self.target
+
+
+def next_generation(placed: int, record: Migration | None) -> int:
+    """The generation of a placement that replaces the one of generation ``placed`` in any way but by a migration.
+
+    Not the one of a copy that a migration may have left somewhere: that copy must never look like the new VM.
+    """
+    copies = record.generation + 1 if record is not None else 0
+    return max(placed, copies) + 1
 
 
 @dataclass(frozen=True, slots=True)

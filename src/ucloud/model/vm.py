@@ -45,6 +45,8 @@ class Nic:
 
 @dataclass(frozen=True, slots=True)
 class VmSpec:
+    """Of VMs that wait for a host, those with the higher ``priority`` are placed first."""
+
     image_id: str
     cpus: int
     memory_mib: int
@@ -57,6 +59,7 @@ class VmSpec:
     restart: Restart = Restart.ON_FAILURE
     failover: Failover = Failover.RESTART
     stop_timeout_s: int = 60
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,38 +1,27 @@
-"""One pass of the scheduler: which placements to write now. ``plan_pass`` is pure, ``commit_pass`` writes them.
-
-A lost transaction is left alone: what it lost to wakes the next pass, which decides anew.
-"""
+"""One pass of the scheduler: which placements to write now. ``plan_pass`` is pure; ``commit.py`` writes them."""
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 
 from ucloud.config import SchedulerSection
-from ucloud.errors import Conflict, StoreError
 from ucloud.model.placement import Placement
 from ucloud.model.vm import Power, Vm
+from ucloud.scheduler.anew import Departure, departure_of
 from ucloud.scheduler.plan import plan_placement
-from ucloud.scheduler.snapshot import Snapshot, build_snapshot, resources_of
-from ucloud.store import keys
-from ucloud.store.api import Committed, Compare, Put, Store, Txn, unchanged
-from ucloud.store.codec import encode
-from ucloud.store.events import event_put
+from ucloud.scheduler.snapshot import Resources, Snapshot, build_snapshot, resources_of
+from ucloud.store.api import Compare
 from ucloud.store.view import Entry, View
-from ucloud.system.clock import Clock
-
-logger = logging.getLogger(__name__)
-
-BUDGET_VALUE = b"{}"  # only its revision counts
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A placement to write, and what it was decided on."""
+    """A placement to write, and what it was decided on. ``compares`` must hold besides."""
 
     vm: Entry[Vm]
     previous: Entry[Placement] | None
     placement: Placement
+    compares: tuple[Compare, ...] = ()
 
 
 def snapshot_of(view: View, settings: SchedulerSection, silent: frozenset[str] = frozenset()) -> Snapshot:
@@ -45,38 +34,76 @@ def snapshot_of(view: View, settings: SchedulerSection, silent: frozenset[str] =
         digests={image_id: entry.value.spec.digest for image_id, entry in view.images.items()},
         settings=settings,
         silent=silent,
+        migrations=[entry.value for entry in view.migrations.values()],
     )
 
 
 def plan_pass(
-    view: View, settings: SchedulerSection, *, at: str, silent: frozenset[str] = frozenset()
+    view: View,
+    settings: SchedulerSection,
+    *,
+    at: str,
+    silent: frozenset[str] = frozenset(),
+    movable: frozenset[str] = frozenset(),
 ) -> tuple[Planned, ...]:
-    """Decisions for all VMs that need one, oldest first, each seeing the claims of those before it.
+    """Decisions for all VMs that need one, each seeing the claims of those before it.
 
-    ``silent`` are the hosts whose agents have reported nothing for a while.
+    First those that lost their host, running ones before stopped ones; then oldest first. ``silent`` are the hosts
+    whose agents have reported nothing for a while, ``movable`` the VMs that are to leave a host that is emptied.
     """
     snapshot = snapshot_of(view, settings, silent)
     planned = []
-    for vm in sorted(view.vms.values(), key=lambda entry: (entry.value.meta.created_at, entry.value.meta.id)):
+    for vm, departure in _in_order(view, movable):
         previous = view.placements.get(vm.value.meta.id)
-        if not _needs_decision(vm.value, previous.value if previous else None):
+        placement = _decide(vm.value, previous, departure, snapshot, at)
+        if placement is None:
             continue
-        before = previous.value if previous else None
-        placement = plan_placement(vm.value, snapshot, previous=before, at=at)
-        if before is not None and _says_the_same(before, placement):
-            continue
-        planned.append(Planned(vm, previous, placement))
-        if placement.host_id:
-            snapshot = _claim(snapshot, before, placement)
+        planned.append(Planned(vm, previous, placement, departure.compares if departure else ()))
+        snapshot = _claim(snapshot, previous.value if previous else None, placement)
     return tuple(planned)
 
 
-def _needs_decision(vm: Vm, placement: Placement | None) -> bool:
+def _in_order(view: View, movable: frozenset[str]) -> list[tuple[Entry[Vm], Departure | None]]:
+    """The VMs that need a decision, with how they leave their host, most urgent first."""
+    urgent = []
+    for vm_id, vm in view.vms.items():
+        previous = view.placements.get(vm_id)
+        before = previous.value if previous else None
+        departure = departure_of(view, vm.value, before, movable=vm_id in movable)
+        if departure is not None or _needs_decision(vm.value, before, view):
+            meta = vm.value.meta
+            stays = departure is None or departure.optional
+            stopped = vm.value.spec.power is Power.STOPPED
+            urgency = (stays, -vm.value.spec.priority, stopped, meta.created_at, meta.id)
+            urgent.append((urgency, vm, departure))
+    urgent.sort(key=lambda one: one[0])
+    return [(vm, departure) for _, vm, departure in urgent]
+
+
+def _decide(
+    vm: Vm, previous: Entry[Placement] | None, departure: Departure | None, snapshot: Snapshot, at: str
+) -> Placement | None:
+    """The placement to write; None if there is nothing new to say."""
+    before = previous.value if previous else None
+    if departure is not None:
+        placement = plan_placement(vm, snapshot, previous=departure.placement, at=at)
+        if not departure.optional or placement.host_id not in ("", before.host_id if before else ""):
+            return placement
+        if before is not None and before.spec_generation == vm.meta.generation:
+            return None
+    placement = plan_placement(vm, snapshot, previous=before, at=at)
+    return None if before is not None and _says_the_same(before, placement) else placement
+
+
+def _needs_decision(vm: Vm, placement: Placement | None, view: View) -> bool:
     if vm.meta.deleted_at:
         return False
     if placement is None:
         return vm.spec.power is Power.RUNNING
-    return not placement.host_id or placement.spec_generation != vm.meta.generation
+    if not placement.host_id or placement.spec_generation != vm.meta.generation:
+        return True
+    report = view.seen_hosts.get(placement.host_id)
+    return not placement.pool_id and report is not None and report.value.pool is not None and bool(report.value.pool.id)
 
 
 def _says_the_same(before: Placement, after: Placement) -> bool:
@@ -88,82 +115,12 @@ def _says_the_same(before: Placement, after: Placement) -> bool:
 
 
 def _claim(snapshot: Snapshot, before: Placement | None, after: Placement) -> Snapshot:
+    """With what the placement takes more than the snapshot knows."""
+    if after.host_id not in snapshot.candidates:
+        return snapshot
     amount = resources_of(after)
     if before is not None and before.host_id == after.host_id:
         amount = amount.minus(resources_of(before))
-    if after.host_id not in snapshot.candidates:
-        return snapshot
+    elif before is not None and before.pool_id and before.pool_id == after.pool_id:
+        amount = amount.minus(Resources(disk_gib=before.disk_gib))
     return snapshot.with_claim(after.host_id, amount)
-
-
-def commit_pass(
-    store: Store, planned: tuple[Planned, ...], *, view_revision: int, leader: Compare, clock: Clock
-) -> int:
-    """Write each decision if its VM, its placement and its host's budget are as they were. The last revision."""
-    budgets = Budgets(store, view_revision)
-    revision = 0
-    for plan in planned:
-        vm_id = plan.vm.value.meta.id
-        try:
-            committed = _commit(store, plan, budgets, leader, clock)
-        except (StoreError, Conflict) as error:
-            logger.warning("vm %s: %s", vm_id, error.message)
-            continue
-        revision = committed.revision
-        outcome = plan.placement.decision.reason if committed.ok else "changed meanwhile, decided again"
-        logger.info("vm %s: %s", vm_id, outcome)
-    return revision
-
-
-def _commit(store: Store, plan: Planned, budgets: Budgets, leader: Compare, clock: Clock) -> Committed:
-    key = keys.placement(plan.vm.value.meta.id)
-    compares = [
-        leader,
-        unchanged(plan.vm.key, plan.vm.mod_revision),
-        unchanged(key, plan.previous.mod_revision if plan.previous else 0),
-    ]
-    writes = [Put(key, encode(plan.placement)), *_events(plan, clock)]
-    host_id = plan.placement.host_id
-    if host_id:
-        compares.append(budgets.compare(host_id))
-        writes.append(Put(keys.budget(host_id), BUDGET_VALUE))
-    committed = store.commit(Txn(tuple(compares), tuple(writes)))
-    if committed.ok and host_id:
-        budgets.written(host_id, committed.revision)
-    return committed
-
-
-class Budgets:
-    """Law 12: what a host can hold is a sum over placements, made safe by a key that each of them rewrites.
-
-    A budget that was written after the view was taken means placements that the view does not know.
-    """
-
-    def __init__(self, store: Store, view_revision: int) -> None:
-        self._store = store
-        self._view_revision = view_revision
-        self._revisions: dict[str, int] = {}
-
-    def compare(self, host_id: str) -> Compare:
-        """Holds if nobody has placed anything on the host since the view. Raises Conflict if somebody has."""
-        key = keys.budget(host_id)
-        if host_id not in self._revisions:
-            item = self._store.get(key)
-            revision = item.mod_revision if item else 0
-            if revision > self._view_revision:
-                raise Conflict(f"failed to place on {host_id}: somebody else did meanwhile; decided again")
-            self._revisions[host_id] = revision
-        return unchanged(key, self._revisions[host_id])
-
-    def written(self, host_id: str, revision: int) -> None:
-        self._revisions[host_id] = revision
-
-
-def _events(plan: Planned, clock: Clock) -> list[Put]:
-    before = plan.previous.value.host_id if plan.previous else None
-    if before == plan.placement.host_id:
-        return []
-    kind = "vm_placed" if plan.placement.host_id else "vm_unschedulable"
-    meta = plan.vm.value.meta
-    message = plan.placement.decision.reason
-    return [event_put(clock, kind, message, about="vm", about_id=meta.id, project=meta.project, actor="scheduler")]

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ucloud.config import SchedulerSection
-from ucloud.model.host import Host
+from ucloud.model.host import Drain, Host
+from ucloud.model.migration import Migration
 from ucloud.model.placement import Placement
 from ucloud.model.seen import SeenHost
 from ucloud.model.vm import Vm
@@ -34,7 +35,8 @@ class Resources:
 class Candidate:
     """One host as the rules see it. ``capacity`` is what may be claimed, ``claimed`` what is.
 
-    ``silent``: its agent has reported nothing for a while.
+    ``silent``: its agent has reported nothing for a while. Disks are claimed of the pool ``pool_id`` ("": of one that
+    is not named), so all hosts that share it have the same ``claimed.disk_gib``.
     """
 
     host_id: str
@@ -47,6 +49,13 @@ class Candidate:
     images: frozenset[str]
     capacity: Resources
     claimed: Resources
+    draining: bool = False
+    pool_id: str = ""
+
+    @property
+    def pool(self) -> str:
+        """The pool's name, or this host's if it has none: then nobody shares it."""
+        return self.pool_id or self.host_id
 
     @property
     def free(self) -> Resources:
@@ -63,9 +72,13 @@ class Snapshot:
 
     def with_claim(self, host_id: str, amount: Resources) -> Snapshot:
         """The same world after ``amount`` was claimed on a host: for the next decision of a batch."""
-        before = self.candidates[host_id]
-        after = replace(before, claimed=before.claimed.plus(amount))
-        return replace(self, candidates={**self.candidates, host_id: after})
+        chosen = self.candidates[host_id]
+        changed = {host_id: replace(chosen, claimed=chosen.claimed.plus(amount))}
+        disk = Resources(disk_gib=amount.disk_gib)
+        for other in self.candidates.values() if amount.disk_gib else ():
+            if other.pool == chosen.pool and other.host_id != host_id:
+                changed[other.host_id] = replace(other, claimed=other.claimed.plus(disk))
+        return replace(self, candidates={**self.candidates, **changed})
 
 
 def resources_of(thing: Placement) -> Resources:
@@ -86,19 +99,50 @@ def build_snapshot(
     digests: Mapping[str, str],
     settings: SchedulerSection,
     silent: frozenset[str] = frozenset(),
+    migrations: Iterable[Migration] = (),
 ) -> Snapshot:
     """``seen`` by host id; ``alive`` are the host ids with a life sign, ``silent`` those whose agents are."""
-    claimed: dict[str, Resources] = {}
-    for placement in placements:
-        if placement.host_id:
-            before = claimed.get(placement.host_id, Resources())
-            claimed[placement.host_id] = before.plus(resources_of(placement))
+    claimed = _claims(placements, migrations, seen)
     candidates = {
         host.meta.id: _candidate(host, seen.get(host.meta.id), alive, silent, claimed, settings)
         for host in hosts
         if not host.meta.deleted_at
     }
     return Snapshot(revision, candidates, digests)
+
+
+def _claims(
+    placements: Iterable[Placement], migrations: Iterable[Migration], seen: Mapping[str, SeenHost]
+) -> dict[str, Resources]:
+    """What is taken: cpus and memory by host id, disks by the name of their pool.
+
+    A migrating VM takes cpus and memory on both hosts. Its disk is in the pool that they share.
+    """
+    claimed: dict[str, Resources] = {}
+
+    def claim(owner: str, amount: Resources) -> None:
+        claimed[owner] = claimed.get(owner, Resources()).plus(amount)
+
+    for placement in placements:
+        host_id = placement.host_id
+        pool = placement.pool_id or _pool_id(seen.get(host_id)) or host_id
+        if pool:
+            claim(_pool_claim(pool), Resources(disk_gib=placement.disk_gib))
+        if host_id:
+            claim(host_id, Resources(placement.cpus, placement.memory_mib))
+    for migration in migrations:
+        if migration.also_claims:
+            claim(migration.also_claims, Resources(migration.cpus, migration.memory_mib))
+    return claimed
+
+
+def _pool_claim(pool: str) -> str:
+    """A pool may be called like a host."""
+    return f"pool {pool}"
+
+
+def _pool_id(report: SeenHost | None) -> str:
+    return report.pool.id if report and report.pool else ""
 
 
 def _candidate(
@@ -110,6 +154,8 @@ def _candidate(
     settings: SchedulerSection,
 ) -> Candidate:
     host_id = host.meta.id
+    pool_id = _pool_id(report)
+    disk = claimed.get(_pool_claim(pool_id or host_id), Resources())
     return Candidate(
         host_id=host_id,
         name=host.meta.name,
@@ -120,7 +166,9 @@ def _candidate(
         pool_full=report is not None and report.pool_full,
         images=frozenset(report.images) if report else frozenset(),
         capacity=_capacity(report, settings) if report else Resources(),
-        claimed=claimed.get(host_id, Resources()),
+        claimed=claimed.get(host_id, Resources()).plus(disk),
+        draining=host.spec.drain is not Drain.NONE,
+        pool_id=pool_id,
     )
 
 

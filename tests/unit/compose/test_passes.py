@@ -9,15 +9,16 @@ import pytest
 
 from tests.unit import samples
 from tests.unit.world import World
-from ucloud.compose.apply import BATCH_BYTES, batches, plan_changes
+from ucloud.compose.apply import BATCH_BYTES, Prepared, batches, plan_changes
 from ucloud.compose.cleaner import plan_cleaning
 from ucloud.compose.documents import compose_documents
 from ucloud.config import SchedulerSection
 from ucloud.model.seen import GuestState
 from ucloud.model.vm import Power, Vm
-from ucloud.scheduler.passes import commit_pass, plan_pass
+from ucloud.scheduler.commit import commit_pass
+from ucloud.scheduler.passes import plan_pass
 from ucloud.store import keys
-from ucloud.store.api import created_at
+from ucloud.store.api import Put, created_at
 from ucloud.store.claims import claims_of
 from ucloud.store.codec import encode
 from ucloud.store.view import View
@@ -169,10 +170,12 @@ def test_documents_too_large_for_one_request_are_written_in_several(world: World
         world.put(samples.vm(number, user_data_bytes=65_536, cpus=0, memory_mib=1, disk_gib=0))
     view = world.run_pass()
     assert len(view.wanted_vms) == 30
-    sizes = [
-        sum(len(encode(change.document)) for change in batch if change.document)
-        for batch in batches(plan_changes(View(1), compose_documents(view)))
+    prepared = [
+        Prepared(change, (Put(change.key, b"x" * 65_536), Put(change.key, encode(change.document))))
+        for change in plan_changes(View(1), compose_documents(view))
     ]
+    sizes = [sum(one.size_bytes for one in batch) for batch in batches(prepared)]
+    assert len(sizes) > 1
     assert max(sizes) <= BATCH_BYTES
 
 

@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 
 from tests.unit import samples
+from ucloud.model.guard import Takeover, TakeoverPhase
+from ucloud.model.migration import Phase
 from ucloud.model.placement import Placement
 from ucloud.model.seen import GuestState, SeenVm
 from ucloud.model.status import VmWord, vm_status
-from ucloud.model.vm import Power, Vm
+from ucloud.model.vm import Failover, Power, Vm
 
 VM, PLACED, SEEN = samples.VM, samples.PLACEMENT, samples.SEEN_VM
 STOPPED_VM = replace(VM, spec=replace(VM.spec, power=Power.STOPPED))
@@ -62,3 +64,56 @@ def test_sizes_that_wait_for_the_next_start_are_named() -> None:
     assert vm_status(larger, PLACED, SEEN, host_alive=True).pending == ("cpus", "memory_mib")
     stopped = in_state(GuestState.STOPPED)
     assert vm_status(larger, PLACED, stopped, host_alive=True).pending == ()
+
+
+LATER = "2026-01-31T12:00:03.500Z"
+WAITING = replace(samples.TAKEOVER, reason="it has 3.5 s to end what may run elsewhere", until=LATER)
+ONLY_THERE = replace(VM, spec=replace(VM.spec, failover=Failover.NONE))
+
+
+@pytest.mark.parametrize(
+    ("vm", "takeover", "words"),
+    [
+        (VM, None, "gives no life sign"),
+        (VM, WAITING, "it has 3.5 s to end"),
+        (VM, replace(WAITING, phase=TakeoverPhase.DONE), "returns with that host"),
+        (ONLY_THERE, WAITING, "its failover is none"),
+    ],
+)
+def test_a_lost_vm_says_what_it_waits_for(vm: Vm, takeover: Takeover | None, words: str) -> None:
+    status = vm_status(vm, PLACED, SEEN, host_alive=False, takeover=takeover)
+    assert status.word is VmWord.LOST
+    assert words in status.reason
+    if takeover is not None:
+        host = next(one for one in status.conditions if one.type == "host_alive")
+        assert (host.status, host.until) == (False, LATER)
+
+
+def test_an_old_takeover_is_not_shown_for_a_host_that_lives() -> None:
+    status = vm_status(VM, PLACED, SEEN, host_alive=True, takeover=WAITING)
+    assert status.word is VmWord.RUNNING
+    assert all(one.until != LATER for one in status.conditions)
+
+
+def test_a_vm_that_was_placed_anew_is_prepared_there() -> None:
+    anew = replace(PLACED, host_id="host-2", generation=2)
+    assert vm_status(VM, anew, None, host_alive=True).word is VmWord.PREPARING
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_a_migration_is_shown_until_it_is_over(phase: Phase) -> None:
+    record = replace(samples.MIGRATION, phase=phase)
+    status = vm_status(VM, PLACED, SEEN, host_alive=True, migration=record)
+    assert (status.word is VmWord.MIGRATING) is not record.is_over
+    if not record.is_over:
+        assert "from host host-1 to host host-2" in status.reason
+        assert any(one.type == "migrating" and one.until for one in status.conditions)
+
+
+def test_a_lost_host_is_told_before_its_migrations() -> None:
+    status = vm_status(VM, PLACED, SEEN, host_alive=False, migration=samples.MIGRATION)
+    assert status.word is VmWord.LOST
+
+
+def test_a_deleted_vm_on_a_lost_host_says_what_it_waits_for() -> None:
+    assert "confirmed off" in vm_status(DELETED, PLACED, SEEN, host_alive=False).reason
