@@ -9,7 +9,7 @@ BROADCAST = "ff:ff:ff:ff:ff:ff"
 ALL_NODES_MAC = "33:33:00:00:00:01"
 ALL_NODES = "ff02::1"
 
-ARP, IPV4, IPV6, VLAN, QINQ = 0x0806, 0x0800, 0x86DD, 0x8100, 0x88A8
+ARP, RARP, IPV4, IPV6, VLAN, QINQ = 0x0806, 0x8035, 0x0800, 0x86DD, 0x8100, 0x88A8
 ICMPV4, UDP, ICMPV6, FRAGMENT, HOP_BY_HOP, DESTINATION = 1, 17, 58, 44, 0, 60
 
 
@@ -36,6 +36,12 @@ def arp(operation: int, sender: tuple[str, str], target: tuple[str, str]) -> byt
     """Sender and target are (MAC, address)."""
     parts = b"".join(mac_bytes(mac) + IPv4Address(address).packed for mac, address in (sender, target))
     return struct.pack("!HHBBH", 1, IPV4, 6, 4, operation) + parts
+
+
+def announcement(mac: str) -> bytes:
+    """What QEMU sends for a NIC of a guest that has moved (announce_self_create in net/announce.c), 60 bytes long."""
+    frame = ether(BROADCAST, mac, RARP, arp(3, (mac, "0.0.0.0"), (mac, "0.0.0.0")))
+    return frame.ljust(60, b"\0")
 
 
 def ipv4(source: str, target: str, protocol: int, payload: bytes, *, fragment: int = 0) -> bytes:

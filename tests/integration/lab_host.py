@@ -115,12 +115,7 @@ class LabHost:
         self.directory = Path(tempfile.mkdtemp(prefix="ucloud-lab-"))
         self.directory.chmod(0o755)
         base = settings or NetworkSection()
-        self.settings = NetworkSection(
-            tag=self.tag,
-            underlay_device=base.underlay_device,
-            underlay_mtu=base.underlay_mtu,
-            forwarders=base.forwarders,
-        )
+        self.settings = replace(base, tag=self.tag)
         self.section = HostSection(state_directory=self.directory, run_directory=self.directory / "run")
         self.firewall = FirewallRoom(self.settings)
         self.network = NetworkRoom(self.section, self.settings, self.firewall.gateway_rules)
@@ -246,6 +241,48 @@ class LabHost:
         self._stack.callback(_end, process)
         wait_for((self.directory / "run/metadata.sock").exists)
         return process
+
+
+class Underlay:
+    """A switch in a namespace of its own, without any IPv4: hosts have their port as ``wire``."""
+
+    PREFIX = "2001:db8:5a::"
+
+    def __init__(self) -> None:
+        self.namespace = f"lab-{os.getpid()}-{secrets.token_hex(2)}-switch"
+
+    def __enter__(self) -> Underlay:
+        ensure_namespace(self.namespace)
+
+        def switch() -> None:
+            with open_links() as links:
+                links.add_bridge("switch")
+                links.set_up(links.get("switch").index)
+
+        in_namespace(self.namespace, switch)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        remove_namespace(self.namespace)
+
+    def connect(self, host: LabHost, number: int) -> str:
+        """Returns the host's address."""
+        port = f"port{number}"
+
+        def pair() -> None:
+            with open_links() as links:
+                links.add_veth(Veth(port, "wire", host.namespace, 1500))
+                links.set_up(links.get(port).index, master=links.get("switch").index)
+
+        def wire() -> None:
+            with open_links() as links:
+                link = links.get("wire")
+                links.set_up(link.index)
+                links.add_address(link.index, f"{self.PREFIX}{number:x}/64")
+
+        in_namespace(self.namespace, pair)
+        host.do(wire)
+        return f"{self.PREFIX}{number:x}"
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

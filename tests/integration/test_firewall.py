@@ -98,6 +98,12 @@ def attacks(world: World) -> dict[str, bytes]:
         "ARP with another MAC inside": from_own(f.ARP, f.arp(2, (STRANGER, own.ipv4), (other.mac, other.ipv4))),
         "ARP reply from zero": from_own(f.ARP, f.arp(2, (own.mac, "0.0.0.0"), (other.mac, other.ipv4))),
         "reverse ARP": from_own(f.ARP, f.arp(4, (own.mac, own.ipv4), (own.mac, own.ipv4))),
+        "announcement of the victim": from_own(f.RARP, f.arp(3, (other.mac, "0.0.0.0"), (other.mac, "0.0.0.0"))),
+        "announcement for the victim": from_own(f.RARP, f.arp(3, (own.mac, "0.0.0.0"), (other.mac, "0.0.0.0"))),
+        "announcement with an address": from_own(f.RARP, f.arp(3, (own.mac, own.ipv4), (own.mac, "0.0.0.0"))),
+        "announcement to one": from_own(f.RARP, f.arp(3, (own.mac, "0.0.0.0"), (own.mac, "0.0.0.0")), other.mac),
+        "RARP answer": from_own(f.RARP, f.arp(4, (own.mac, "0.0.0.0"), (own.mac, other.ipv4))),
+        "announcement from the victim's MAC": f.announcement(other.mac),
         "DHCP offer": from_own(f.IPV4, f.ipv4(own.ipv4, "255.255.255.255", f.UDP, f.udp(67, 68))),
         "DHCP offer from another port": from_own(f.IPV4, f.ipv4(own.ipv4, "255.255.255.255", f.UDP, f.udp(9, 68))),
         "DHCP offer, first fragment": from_own(
@@ -164,6 +170,14 @@ def honest(world: World) -> dict[str, bytes]:
     return {
         "ARP": f.ether(f.BROADCAST, own.mac, f.ARP, f.arp(1, (own.mac, own.ipv4), (f.BROADCAST, other.ipv4))),
         "ARP probe": f.ether(f.BROADCAST, own.mac, f.ARP, f.arp(1, (own.mac, "0.0.0.0"), (f.BROADCAST, own.ipv4))),
+        "gratuitous ARP request": f.ether(
+            f.BROADCAST, own.mac, f.ARP, f.arp(1, (own.mac, own.ipv4), ("00:00:00:00:00:00", own.ipv4))
+        ),
+        "gratuitous ARP reply": f.ether(
+            f.BROADCAST, own.mac, f.ARP, f.arp(2, (own.mac, own.ipv4), (f.BROADCAST, own.ipv4))
+        ),
+        "announcement": f.announcement(own.mac),
+        "unsolicited NA": six(f.icmpv6_packet(own.ipv6, f.ALL_NODES, 136, f.neighbour(own.ipv6, own.mac))),
         "IPv4": f.ether(other.mac, own.mac, f.IPV4, f.ipv4(own.ipv4, other.ipv4, f.UDP, f.udp(9, 9))),
         "IPv6": six(f.ipv6(own.ipv6, f.ALL_NODES, f.UDP, f.udp(9, 9))),
         "NA": six(f.icmpv6_packet(own_ll, f.ALL_NODES, 136, f.neighbour(own.ipv6, own.mac))),

@@ -94,7 +94,8 @@ def render_change(old: HostRules, new: HostRules) -> str:
 
 
 # What nft must know of each set of NICs' own things. ``@th`` counts bits from the start of ICMPv6 (RFC 4861): a target
-# at 64; the first option (type, length, address) behind it at 192, or at 64 in router solicitations.
+# at 64; the first option (type, length, address) behind it at 192, or at 64 in router solicitations. ``@nh`` counts
+# from the start of RARP (RFC 903): the sender's MAC at 64, the target's at 144.
 _NIC_SETS = {
     "macs": "type ifname . ether_addr",
     "arps": "type ifname . ether_addr . ipv4_addr",
@@ -103,6 +104,7 @@ _NIC_SETS = {
     "targets": "typeof iifname . @th,64,128",
     "links": "typeof iifname . @th,192,64",
     "router_links": "typeof iifname . @th,64,64",
+    "announcers": "typeof iifname . @nh,64,48 . @nh,144,48",
 }
 
 
@@ -119,6 +121,7 @@ def _nic_elements(nics: Iterable[NicRules]) -> dict[str, list[str]]:
         # Options 1 (source) and 2 (target link-layer address), one unit of 8 bytes long.
         elements["links"] += [f"{device} . 0x0101{digits}", f"{device} . 0x0201{digits}"]
         elements["router_links"].append(f"{device} . 0x0101{digits}")
+        elements["announcers"].append(f"{device} . 0x{digits} . 0x{digits}")
     return elements
 
 
@@ -148,6 +151,9 @@ def _bridge_blocks(rules: HostRules) -> list[list[str]]:
     ]
 
 
+# QEMU tells where a guest is after a migration, in its NIC's name (qemu_announce_self): "who am I?", asked by its own
+# MAC about its own MAC, without any address. htype 1, ptype 0x0800, hlen 6, plen 4, operation 3 are the first 64 bits.
+_RARP = "ether daddr ff:ff:ff:ff:ff:ff @nh,0,64 0x0001080006040003 @nh,112,32 0 @nh,192,32 0"
 _ARP = "arp htype 1 arp ptype 0x0800 arp hlen 6 arp plen 4"
 
 # In the order in which nft can read them: a chain is known before others go there.
@@ -156,6 +162,10 @@ _GUEST_CHAINS = {
         f"{_ARP} arp operation {{ request, reply }} iifname . arp saddr ether . arp saddr ip @arps accept",
         # A probe (RFC 5227) has no sender address yet; it may ask for the own one only.
         f"{_ARP} arp operation request arp saddr ip 0.0.0.0 iifname . arp saddr ether . arp daddr ip @arps accept",
+        "drop",
+    ],
+    "guest_rarp": [
+        f"{_RARP} iifname . @nh,64,48 . @nh,144,48 @announcers accept",
         "drop",
     ],
     "guest_ip": [
@@ -201,6 +211,7 @@ _GUEST_CHAINS = {
     "guest": [
         "iifname . ether saddr != @macs drop",
         "ether type arp goto guest_arp",
+        "ether type 0x8035 goto guest_rarp",
         "ether type ip goto guest_ip",
         "ether type ip6 goto guest_ip6",
         "drop",

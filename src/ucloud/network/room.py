@@ -16,7 +16,7 @@ from ucloud.config.sections import HostSection, NetworkSection
 from ucloud.errors import NotFound
 from ucloud.model import devices
 from ucloud.model.wanted import WantedNetwork, WantedNic
-from ucloud.network import dnsmasq, gateway, host, links
+from ucloud.network import dnsmasq, gateway, host, links, peers
 from ucloud.network.plan import NetworkTarget, ObservedNetwork, Step, plan_network, plan_removal, target_of
 from ucloud.network.services import ServiceFiles, parse_name_servers, render_nic
 from ucloud.system.files import ensure_directory, write_if_changed
@@ -48,6 +48,7 @@ class NetworkRoom:
         self._gateway_rules = gateway_rules
         self._directory = host_section.state_directory / "networks"
         self._shared = threading.Lock()
+        self._ages = peers.Ages()
 
     @property
     def mtu(self) -> int:
@@ -59,22 +60,23 @@ class NetworkRoom:
 
         Raises Conflict (``route_conflict``), with nothing changed, if its subnets would take the host's own routes.
         """
-        target = self._target(wanted)
         with open_links() as door:
+            target = self._target(door, wanted)
             steps = plan_network(target, self._observe(door, target))
             if Step.MAKE_GATEWAY in steps:
                 gateway.refuse_foreign_routes(door, target)
             self._ensure_shared()
             for step in steps:
                 self._apply(door, target, step)
+            peers.keep_peers(door, target, self._ages)
         if steps:
             log.info("network %s (VNI %d): %s", target.network_id, target.vni, ", ".join(steps))
         return steps
 
     def remove_network(self, wanted: WantedNetwork) -> tuple[Step, ...]:
         """Remove all of the network from the host. Only for a tombstone, and after its NICs."""
-        target = self._target(wanted)
         with open_links() as door:
+            target = self._target(door, wanted)
             steps = plan_removal(self._observe(door, target))
             for step in steps:
                 self._apply(door, target, step)
@@ -88,10 +90,11 @@ class NetworkRoom:
             links.prepare_nic(door, door.get(name), mtu=self.mtu)
         return descriptor
 
-    def ensure_nic(self, nic: WantedNic, *, name: str = "") -> bool:
+    def ensure_nic(self, nic: WantedNic, *, name: str = "", pinned: bool = True) -> bool:
         """DHCP knows the NIC (and answers ``name`` as its host name), and its device, if there is one, is connected.
 
-        Returns whether there is a device.
+        Not ``pinned``, for a guest that is still on its way here: frames for it go on to where it runs, until
+        ``pin_nic``. Returns whether there is a device.
         """
         files = self._files(nic.network_id)
         if not files.nics.is_dir():
@@ -99,7 +102,20 @@ class NetworkRoom:
         write_if_changed(files.nics / nic.id, render_nic(nic, name=name), mode=0o644)
         with open_links() as door:
             bridge = devices.network_devices(self._settings.tag, nic.vni).bridge
-            return links.attach_nic(door, nic, tap=self.tap_name(nic.id), bridge=bridge)
+            return links.attach_nic(door, nic, tap=self.tap_name(nic.id), bridge=bridge, pinned=pinned)
+
+    def pin_nic(self, nic: WantedNic) -> None:
+        """The guest is about to run here: frames for it are its own from now on. Raises NotFound if not connected."""
+        with open_links() as door:
+            links.pin_nic(door, nic, tap=self.tap_name(nic.id))
+
+    def unplug_nic(self, nic_id: str) -> bool:
+        """The guest stands still here and may run elsewhere: frames for it leave the host. ``ensure_nic`` undoes it.
+
+        Returns whether its device was connected.
+        """
+        with open_links() as door:
+            return links.detach_nic(door, self.tap_name(nic_id))
 
     def remove_nic(self, nic_id: str) -> bool:
         """Forget a NIC. Only after its QEMU has ended. Returns whether anything was there."""
@@ -109,6 +125,11 @@ class NetworkRoom:
             dnsmasq.reload_services(ServiceFiles(path.parent.parent))
         with open_links() as door:
             return door.remove(self.tap_name(nic_id)) or bool(found)
+
+    def underlay_address(self) -> str:
+        """Where other hosts send this host's VXLAN packets to, "" if it is alone."""
+        with open_links() as door:
+            return links.underlay_address(door, self._settings)
 
     def tap_name(self, nic_id: str) -> str:
         return devices.tap_device(self._settings.tag, nic_id)
@@ -155,9 +176,14 @@ class NetworkRoom:
     def _files(self, network_id: str) -> ServiceFiles:
         return ServiceFiles(self._directory / network_id)
 
-    def _target(self, wanted: WantedNetwork) -> NetworkTarget:
-        forwarders = self._settings.forwarders or _name_servers()
-        return target_of(wanted, self._settings, rules=self._gateway_rules(wanted), forwarders=forwarders)
+    def _target(self, door: Links, wanted: WantedNetwork) -> NetworkTarget:
+        return target_of(
+            wanted,
+            self._settings,
+            rules=self._gateway_rules(wanted),
+            forwarders=self._settings.forwarders or _name_servers(),
+            local=links.underlay_address(door, self._settings),
+        )
 
     def _ensure_shared(self) -> None:
         """What all networks need, by one thread at a time."""
@@ -178,6 +204,8 @@ class NetworkRoom:
             gateway=gateway.observe_gateway(door, target),
             services=dnsmasq.observe_services(files, names.namespace),
             names=_read_text(files.names),
+            told=peers.read_told(files.peers),
+            forwards=peers.observe_forwards(vxlan),
             present=bool(present) or bool(namespace_inode(names.namespace)) or files.directory.is_dir(),
         )
 
@@ -187,6 +215,7 @@ class NetworkRoom:
         effects: dict[Step, Callable[[], object]] = {
             Step.MAKE_BRIDGE: lambda: links.make_bridge(door, target),
             Step.MAKE_VXLAN: lambda: links.make_vxlan(door, self._settings, target),
+            Step.UPDATE_PEERS: lambda: peers.update_peers(door, target, files.peers, self._ages),
             Step.MAKE_GATEWAY: lambda: gateway.make_gateway(door, target),
             Step.WRITE_NAMES: lambda: _write_names(files, target.names),
             Step.START_SERVICES: lambda: dnsmasq.start_services(

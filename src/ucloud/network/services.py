@@ -35,6 +35,11 @@ class ServiceFiles:
         return self.directory / "names.d" / "names"
 
     @property
+    def peers(self) -> Path:
+        """The MACs on other hosts that the VXLAN device was told last. Not for dnsmasq."""
+        return self.directory / "peers.json"
+
+    @property
     def run(self) -> Path:
         """The only directory that dnsmasq itself may write."""
         return self.directory / "run"

@@ -67,7 +67,8 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class LayerSource:
-    """One layer of a disk, for QEMU's block driver ``driver``: of "file", ``location`` is a path.
+    """One layer of a disk, for QEMU's block driver ``driver``: of "file", ``location`` is a path; of "nbd", it is
+    ``<host>:<port>/<export>``, an IPv6 address in brackets.
 
     ``format`` is qcow2 or raw, always said, never probed.
     """
@@ -79,10 +80,14 @@ class LayerSource:
 
 @dataclass(frozen=True, slots=True)
 class DiskSource:
-    """The layer that the guest writes to, and what lies below it, from top to bottom."""
+    """The layer that the guest writes to, and what lies below it, from top to bottom.
+
+    ``direct``: the top layer is written past the host's page cache, for other hosts may open it next.
+    """
 
     top: LayerSource
     backing: tuple[LayerSource, ...] = ()
+    direct: bool = False
 
 
 class Pool(Protocol):
@@ -118,8 +123,22 @@ class Pool(Protocol):
         """The volume, made as an overlay of the blob if it is not there. Returns what QEMU opens."""
         ...
 
-    def disk(self, volume_id: str, image_digest: str, image_format: ImageFormat) -> DiskSource:
-        """What QEMU opens for a volume that was made of that blob. Looks at nothing."""
+    def disk(
+        self, volume_id: str, image_digest: str, image_format: ImageFormat, *, incarnation: str = ""
+    ) -> DiskSource:
+        """What QEMU opens for a volume that was made of that blob, born under that guard. Looks at nothing."""
+        ...
+
+    def acquire(self, volume_id: str, *, incarnation: str, moved_from: str = "") -> None:
+        """Be the only one that may write the volume, where the storage must be asked for that.
+
+        Only with its run lock. ``moved_from``: the host from which a live migration has taken that lock, whose guest
+        stands still for good. Raises Conflict (``volume_locked``) while another holds it: wait, it cannot be forced.
+        """
+        ...
+
+    def release(self, volume_id: str, *, incarnation: str) -> None:
+        """The opposite; harmless if it is not ours. The end of QEMU is enough."""
         ...
 
     def grow_volume(self, volume_id: str, size_bytes: int) -> None:

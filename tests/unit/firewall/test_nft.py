@@ -50,7 +50,7 @@ def test_a_change_says_only_what_changed() -> None:
     text = nft.render_change(host(NIC_A), host(NIC_A, NIC_B))
 
     assert NIC_A.mac not in text
-    assert text.count("\n") == 5
+    assert text.count("\n") == 6
     assert all(line.startswith("add element bridge ucloud_0a0 ") for line in text.splitlines())
     assert nft.render_change(host(NIC_A), host(NIC_A)) == ""
 

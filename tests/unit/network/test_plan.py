@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from hypothesis import given
@@ -9,8 +10,16 @@ from hypothesis import strategies as st
 
 from ucloud.config.sections import NetworkSection
 from ucloud.model.network import Egress
-from ucloud.model.wanted import WantedName, WantedNetwork
-from ucloud.network.plan import NetworkTarget, ObservedNetwork, Step, plan_network, plan_removal, target_of
+from ucloud.model.wanted import WantedName, WantedNetwork, WantedPeer
+from ucloud.network.plan import (
+    NetworkTarget,
+    ObservedNetwork,
+    Step,
+    plan_network,
+    plan_peers,
+    plan_removal,
+    target_of,
+)
 
 WANTED = WantedNetwork("network-a", "main", 100, False, "fd00:1::/64", "10.0.0.0/24", Egress.NAT)
 SETTINGS = NetworkSection()
@@ -26,7 +35,11 @@ def after(step: Step, target: NetworkTarget, seen: ObservedNetwork) -> ObservedN
         case Step.MAKE_BRIDGE:
             return replace(seen, bridge=target.bridge_digest, present=True)
         case Step.MAKE_VXLAN:
-            return replace(seen, vxlan=target.vxlan_digest, present=True)
+            return replace(seen, vxlan=target.vxlan_digest, forwards={}, present=True)
+        case Step.UPDATE_PEERS:
+            changes = plan_peers(target, seen)
+            kept = {mac: host for mac, host in seen.forwards.items() if mac not in changes.remove}
+            return replace(seen, told=target.peers, forwards={**kept, **changes.keep, **changes.replace})
         case Step.MAKE_GATEWAY:
             # A new namespace: what ran in the old one counts no more.
             return replace(seen, gateway=target.gateway_digest, services="", present=True)
@@ -34,18 +47,32 @@ def after(step: Step, target: NetworkTarget, seen: ObservedNetwork) -> ObservedN
             return replace(seen, names=target.names, present=True)
         case Step.START_SERVICES:
             return replace(seen, services=target.services_digest, present=True)
+        case _:
+            return after_removal(step, seen)
+
+
+def after_removal(step: Step, seen: ObservedNetwork) -> ObservedNetwork:
+    match step:
         case Step.STOP_SERVICES:
             return replace(seen, services="")
         case Step.REMOVE_GATEWAY:
             return replace(seen, gateway="")
         case Step.REMOVE_LINKS:
             return replace(seen, bridge="", vxlan="")
-        case Step.REMOVE_FILES:
+        case _:
             return ObservedNetwork()
 
 
 def digests(right: str) -> st.SearchStrategy[str]:
     return st.sampled_from(("", "other", right))
+
+
+MACS = tuple(f"02:00:00:00:00:{last:02x}" for last in range(4))
+PLACES = st.dictionaries(st.sampled_from(MACS), st.sampled_from(("2001:db8::1", "2001:db8::2")))
+
+
+def with_peers(peers: Mapping[str, str]) -> WantedNetwork:
+    return replace(WANTED, peers=tuple(WantedPeer(mac, host) for mac, host in peers.items()))
 
 
 @st.composite
@@ -57,17 +84,52 @@ def observed(draw: st.DrawFn) -> ObservedNetwork:
         gateway=draw(digests(one.gateway_digest)),
         services=draw(digests(one.services_digest)),
         names=draw(st.sampled_from((None, "other", one.names))),
+        told=draw(st.one_of(st.none(), PLACES)),
+        forwards=draw(PLACES),
         present=True,
     )
 
 
-@given(observed(), st.integers(0, 6))
-def test_every_state_converges_also_when_cut_short(seen: ObservedNetwork, cut: int) -> None:
-    for step in plan_network(target(), seen)[:cut]:
-        seen = after(step, target(), seen)
-    for step in plan_network(target(), seen):
-        seen = after(step, target(), seen)
-    assert plan_network(target(), seen) == ()
+@given(observed(), PLACES, st.integers(0, 6))
+def test_every_state_converges_also_when_cut_short(seen: ObservedNetwork, peers: Mapping[str, str], cut: int) -> None:
+    one = target(with_peers(peers))
+    for step in plan_network(one, seen)[:cut]:
+        seen = after(step, one, seen)
+    for step in plan_network(one, seen):
+        seen = after(step, one, seen)
+    assert plan_network(one, seen) == ()
+    assert peers.keys() <= seen.forwards.keys()
+
+
+@given(PLACES, PLACES, PLACES)
+def test_old_news_never_undo_what_was_learned(
+    told: Mapping[str, str], peers: Mapping[str, str], learned: Mapping[str, str]
+) -> None:
+    seen = ObservedNetwork(told=told, forwards=learned)
+    changes = plan_peers(target(with_peers(peers)), seen)
+    for mac in peers.keys() & told.keys() & learned.keys():
+        assert (mac in changes.replace) == (peers[mac] != told[mac] and peers[mac] != learned[mac])
+    assert set(changes.remove) == (told.keys() - peers.keys()) & learned.keys()
+    assert not changes.keep.keys() & learned.keys()
+
+
+def test_peers_alone_touch_no_device() -> None:
+    peers = {MACS[0]: "2001:db8::1"}
+
+    assert plan_network(target(with_peers(peers)), complete(target())) == (Step.UPDATE_PEERS,)
+
+
+def test_a_peer_without_a_usable_address_is_left_to_flooding() -> None:
+    peers = {MACS[0]: "", MACS[1]: "192.0.2.1", MACS[2]: "2001:DB8::0:1", MACS[3]: "2001:db8::9"}
+
+    one = target_of(with_peers(peers), SETTINGS, rules="r", forwarders=(), local="2001:db8::9")
+    assert one.peers == {MACS[2]: "2001:db8::1"}
+
+
+def test_another_address_makes_the_device_anew() -> None:
+    moved = target_of(WANTED, SETTINGS, rules="r", forwarders=("192.0.2.53",), local="2001:db8::9")
+
+    assert plan_network(moved, complete(target())) == (Step.MAKE_VXLAN,)
 
 
 @given(observed(), st.integers(0, 4))
