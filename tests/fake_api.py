@@ -49,7 +49,10 @@ def problem(status: int, code: str, detail: str, **more: Any) -> Reply:
 
 
 class FakeApi:
-    """``objects`` by noun and id. ``overrides`` answer before anything else: return None to let it pass."""
+    """``objects`` by noun and id. ``overrides`` answer before anything else: return None to let it pass.
+
+    ``migrations`` are the answers about a VM's migration, one after the other; the last one stays.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[str, dict[str, Object]] = {}
@@ -59,6 +62,8 @@ class FakeApi:
         self.page_limit = 1000
         self.log = b"booting\nlogin: "
         self.stream_url = ""
+        self.migrations: list[Object] = []
+        self.failover: Object = {}
         self.port = 0
 
     def add(self, noun: str, object_id: str, name: str, spec: Object | None = None, **more: Any) -> Object:
@@ -90,6 +95,8 @@ class FakeApi:
         parts = [unquote(part) for part in seen.path.removeprefix("/v1/").split("/")]
         if seen.path == "/v1/images/upload":
             return self._upload(seen)
+        if parts == ["failover"]:
+            return Reply(200, self.failover)
         noun = parts[0].removesuffix("s")
         if len(parts) == 1:
             return self._list(noun, seen) if seen.method == "GET" else self._create(noun, seen)
@@ -99,14 +106,10 @@ class FakeApi:
         return self._about_one(noun, one, parts[2:], seen)
 
     def _about_one(self, noun: str, one: Object, rest: list[str], seen: Seen) -> Reply:
-        if rest == ["log"]:
-            return Reply(200, self.log[-int(seen.query["bytes"][0]) :], "text/plain")
-        if rest == ["console"]:
-            return Reply(200, {"url": f"{self.stream_url}/v1/vms/{one['id']}/console"})
-        if rest == ["placement"]:
-            return Reply(200, one["placement"])
         if rest[:1] == ["actions"]:
             return self._wish(rest[1], one, seen, 202)
+        if rest:
+            return self._part(rest[0], one, seen)
         if seen.method == "PATCH":
             changes = seen.json()
             one["spec"].update({name: value for name, value in changes.items() if name not in one})
@@ -120,6 +123,17 @@ class FakeApi:
         if noun == "vm" and self.story:
             one["status"]["word"], one["status"]["reason"] = self.story.pop(0)
         return Reply(200, one)
+
+    def _part(self, part: str, one: Object, seen: Seen) -> Reply:
+        if part == "log":
+            return Reply(200, self.log[-int(seen.query["bytes"][0]) :], "text/plain")
+        if part == "console":
+            return Reply(200, {"url": f"{self.stream_url}/v1/vms/{one['id']}/console"})
+        if part == "migration" and not self.migrations:
+            return problem(404, "not_found", "failed to show the migration: there is none")
+        if part == "migration":
+            return Reply(200, self.migrations.pop(0) if len(self.migrations) > 1 else self.migrations[0])
+        return Reply(200, one[part])
 
     def _wish(self, would: str, one: Object, seen: Seen, status: int) -> Reply:
         if "dry_run" in seen.query:

@@ -105,8 +105,29 @@ def test_other_nouns(ask: Ask) -> None:
     ask("network", "update", "lab", "--protect", "no", "--name", "lab2")
     ask("network", "delete", "lab2", "--yes", "--wait", "--timeout", "20s")
     assert ask("host", "create", "rack1", "--id", "host-rack1")["id"] == "host-rack1"
-    assert ask("host", "update", "rack1", "--schedulable", "no", "--label", "row=1")["spec"] == {"schedulable": False}
+    assert ask("host", "update", "rack1", "--schedulable", "no", "--label", "row=1")["spec"]["schedulable"] is False
     assert len(ask("event", "list", "--limit", "2")) == 2
+
+
+def test_a_host_goes_out_of_service(ask: Ask) -> None:
+    ask("host", "create", "rack7", "--id", "host-rack7")
+    assert ask("host", "drain", "rack7", "--stop", "--dry-run")["would"] == "drain"
+    assert ask("host", "drain", "rack7", "--stop")["spec"]["drain"] == "stop"
+    assert ask("host", "undrain", "rack7")["spec"]["drain"] == "none"
+    assert "never registered" in ask("failover", "confirm", "rack7", "--yes", fails=4)
+    state = ask("failover", "status")
+    assert (state["word"], state["brake"]["on"], state["lost"]) == ("ok", False, [])
+    ask("host", "remove", "rack7", "--yes", "--wait", "--timeout", "20s")
+    assert ask("host", "show", "rack7", fails=3)
+
+
+@pytest.mark.usefixtures("furnished")
+def test_nothing_that_does_not_run_migrates(ask: Ask) -> None:
+    made = ask("vm", "create", "still", "--image", "tiny", "--stopped")
+    assert "it is on no host" in ask("vm", "migrate", "still", fails=4)
+    assert "not migrating" in ask("vm", "cancel-migration", "still", fails=4)
+    assert "there is none" in ask("vm", "migration", made["id"], fails=3)
+    ask("vm", "delete", "still", "--yes", "--wait", "--timeout", "20s")
 
 
 @pytest.mark.usefixtures("furnished")

@@ -111,6 +111,8 @@ def test_no_ssh_installed(env: dict[str, str]) -> None:
         ("ucloud vm create x --image tiny --dry", {"--dry-run"}),
         ("ucloud --output json vm li", {"list"}),
         ("ucloud vm create x --cpu ", set()),
+        ("ucloud vm migrate w", {"web1"}),
+        ("ucloud failover con", {"confirm"}),
     ],
 )
 def test_completion_in_bash(env: dict[str, str], line: str, wanted: set[str]) -> None:

@@ -5,18 +5,31 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ucloud.api.answers import Answer
-from ucloud.api.nouns import HOST, Way, change_object, changed_meta, get_object, list_objects, read_for_change
+from ucloud.api.host_actions import confirming
+from ucloud.api.nouns import (
+    HOST,
+    Way,
+    change_object,
+    changed_meta,
+    delete_object,
+    get_object,
+    list_objects,
+    read_for_change,
+)
 from ucloud.api.requests import read_preconditions
 from ucloud.api.schemas.host import HostCreate, HostUpdate
-from ucloud.api.schemas.parameters import ListQuery, ObjectPath, PostHeaders, WriteQuery
+from ucloud.api.schemas.parameters import HostDeleteQuery, ListQuery, ObjectPath, PostHeaders, WriteQuery
 from ucloud.api.site import Site
-from ucloud.api.writes import Change, create, refuse_taken, update
-from ucloud.errors import Conflict
-from ucloud.ipam.claims import take
+from ucloud.api.writes import Change, Read, create, refuse_taken, update
+from ucloud.errors import Conflict, InUse
+from ucloud.ipam.claims import Taking, take
 from ucloud.model.host import Host, HostSpec
 from ucloud.model.meta import DEFAULT_PROJECT, Meta
+from ucloud.model.placement import Placement
 from ucloud.store import keys
+from ucloud.store.api import unchanged
 from ucloud.store.claims import claims_of
+from ucloud.store.codec import decode_as
 from ucloud.system.identity import new_id
 
 
@@ -50,6 +63,34 @@ def update_host(site: Site, path: ObjectPath, query: WriteQuery, body: HostUpdat
         return update(site, "host", read, new, kind="host_updated", event=f"host {new.meta.name} was changed")
 
     return change_object(site, HOST, way, plan)
+
+
+def delete_host(site: Site, path: ObjectPath, query: HostDeleteQuery) -> Answer:
+    """Remove a host for good: one without VMs, or with dead one that gives no life sign and is off."""
+    way = Way(read_preconditions(None, ""), query.dry_run, status=202)
+
+    def prepare(read: Read[Host]) -> tuple[Host, Taking]:
+        if not query.dead:
+            return read.thing, _refuse_used(site, path.id)
+        deed = confirming(site, read)
+        return replace(read.thing, spec=deed.spec), deed.taking
+
+    return delete_object(site, HOST, path.id, way, prepare=prepare)
+
+
+def _refuse_used(site: Site, host_id: str) -> Taking:
+    """Raises InUse. Whoever places a VM there meanwhile has written the budget key."""
+    guard = keys.budget(host_id)
+    item = site.store.get(guard)
+    placements = (decode_as(Placement, listed.value) for listed in site.store.list(keys.placements()).items)
+    users = tuple(sorted(placement.vm_id for placement in placements if placement.host_id == host_id))
+    if users:
+        raise InUse(
+            f"failed to remove host {host_id}: {len(users)} VMs are placed there",
+            users=users,
+            hint="drain it first; a host that is lost for good is removed with 'dead'",
+        )
+    return Taking((unchanged(guard, item.mod_revision if item else 0),))
 
 
 def _plan_create(site: Site, host_id: str, name: str) -> Change[Host]:

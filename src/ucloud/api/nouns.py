@@ -55,7 +55,11 @@ HOST = Noun("host", Host, lambda view: view.hosts)
 def list_objects(site: Site, noun: Noun[T], query: ListQuery, host: str | None = None) -> Answer:
     view = site.view()
     things = [entry.value for entry in noun.table(view).values()]
-    return Answer(list_page(things, Scene(view), query, host).shown(view.revision))
+    return Answer(list_page(things, scene_of(site), query, host).shown(view.revision))
+
+
+def scene_of(site: Site) -> Scene:
+    return Scene(site.view(), site.config.scheduler)
 
 
 def find_shown(site: Site, noun: Noun[T], object_id: str) -> T:
@@ -71,7 +75,7 @@ def get_object(site: Site, noun: Noun[T], object_id: str) -> Answer:
 
 
 def show(site: Site, thing: Thing, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
-    document = document_of(thing, Scene(site.view()))
+    document = document_of(thing, scene_of(site))
     return Answer(document, status, {"ETag": etag(thing.meta.generation), **(headers or {})})
 
 
@@ -132,7 +136,7 @@ def change_object(
 
 def tell(site: Site, change: Change[T], extra: Mapping[str, Any]) -> Answer:
     """The answer to a dry run."""
-    told = document_of(change.thing, Scene(site.view()))
+    told = document_of(change.thing, scene_of(site))
     if change.would == "create":
         del told["id"]  # there is none yet
     return Answer({"dry_run": True, "would": change.would, "object": told, **extra})
@@ -185,17 +189,36 @@ def changed_meta(meta: Meta, given: Mapping[str, Any]) -> Meta:
 
 
 def delete_object(
-    site: Site, noun: Noun[T], object_id: str, way: Way, uses: Callable[[Vm, str], bool] | None = None
+    site: Site,
+    noun: Noun[T],
+    object_id: str,
+    way: Way,
+    uses: Callable[[Vm, str], bool] | None = None,
+    *,
+    prepare: Callable[[Read[T]], tuple[T, Taking]] | None = None,
 ) -> Answer:
-    """Set the tombstone; the elected cleaner does the rest. ``uses`` tells whether a VM needs the object."""
-    answer = change_object(site, noun, way, lambda: _plan_delete(site, noun, object_id, way.conditions, uses))
+    """Set the tombstone; the elected cleaner does the rest.
+
+    ``uses`` tells whether a VM needs the object; ``prepare`` may refuse, change the object and add to the transaction.
+    """
+    if prepare is None:
+
+        def prepare(read: Read[T]) -> tuple[T, Taking]:
+            return read.thing, _refuse_used(site, noun.name, object_id, uses) if uses else Taking()
+
+    checked = prepare
+    answer = change_object(site, noun, way, lambda: _plan_delete(site, noun, object_id, way.conditions, checked))
     if not way.dry_run:
         _wait_gone(site, noun, object_id)
     return answer
 
 
 def _plan_delete(
-    site: Site, noun: Noun[T], object_id: str, conditions: Preconditions, uses: Callable[[Vm, str], bool] | None
+    site: Site,
+    noun: Noun[T],
+    object_id: str,
+    conditions: Preconditions,
+    prepare: Callable[[Read[T]], tuple[T, Taking]],
 ) -> Change[T]:
     read = read_object(site, noun.name, noun.cls, object_id)
     meta = read.thing.meta
@@ -204,8 +227,8 @@ def _plan_delete(
         return Change(read.thing, read.key, "nothing")
     if meta.delete_protection:
         raise Protected(f"failed to delete {meta.id}: its delete protection is on", hint="switch it off first")
-    unused = _refuse_used(site, noun.name, object_id, uses) if uses else Taking()
-    gone = replace(read.thing, meta=replace(meta, deleted_at=site.now()))
+    thing, unused = prepare(read)
+    gone = replace(thing, meta=replace(meta, deleted_at=site.now()))
     told = f"{noun.name} {meta.name} is to be deleted"
     return update(site, noun.name, read, gone, kind=f"{noun.name}_deleted", event=told, would="delete").with_taking(
         unused

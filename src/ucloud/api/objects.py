@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from ucloud.api.failover import failover_condition, takeover_of
+from ucloud.api.host_status import host_status
+from ucloud.config import SchedulerSection
 from ucloud.model.condition import Condition
 from ucloud.model.host import Host
 from ucloud.model.image import Image
@@ -30,6 +33,7 @@ class Scene:
     """A view with the sums over it that lists need, made when first asked for."""
 
     view: View
+    settings: SchedulerSection = field(default_factory=SchedulerSection)
 
     @cached_property
     def vms_of_network(self) -> Counter[str]:
@@ -75,7 +79,16 @@ def status_of_vm(vm: Vm, view: View) -> tuple[VmStatus, str, SeenVm | None]:
     host_id = placement.host_id if placement else ""
     report = view.seen_vms.get((host_id, vm.meta.id))
     seen = report.value if report else None
-    return vm_status(vm, placement, seen, host_alive=host_id in view.alive), host_id, seen
+    migration = view.migrations.get(vm.meta.id)
+    status = vm_status(
+        vm,
+        placement,
+        seen,
+        host_alive=host_id in view.alive,
+        takeover=takeover_of(view, host_id),
+        migration=migration.value if migration else None,
+    )
+    return status, host_id, seen
 
 
 def _shown_meta(meta: Meta) -> Document:
@@ -107,7 +120,7 @@ def _vm(vm: Vm, scene: Scene) -> tuple[Document, tuple[Condition, ...]]:
         "qemu_version": seen.qemu_version if seen else "",
         "addresses": [address for nic in vm.spec.nics for address in (nic.ipv6, nic.ipv4) if address],
     }
-    return shown, status.conditions
+    return shown, (*status.conditions, failover_condition(vm, scene.view))
 
 
 def _ready_word(meta: Meta) -> str:
@@ -139,34 +152,7 @@ def _key(key: Key, _: Scene) -> tuple[Document, tuple[Condition, ...]]:
 
 
 def _host(host: Host, scene: Scene) -> tuple[Document, tuple[Condition, ...]]:
-    host_id = host.meta.id
-    entry = scene.view.seen_hosts.get(host_id)
-    seen = entry.value if entry else None
-    taken = scene.placements_of_host.get(host_id, [])
-    sizes = ("cpus", "memory_mib", "disk_mib", "disk_free_mib")
-    words = ("accelerator", "version", "qemu_version", "system", "architecture")
-    shown: Document = {
-        "word": _host_word(host, scene.view),
-        **{name: getattr(seen, name) if seen else 0 for name in sizes},
-        **{name: getattr(seen, name) if seen else "" for name in words},
-        "claimed": {
-            "cpus": sum(placement.cpus for placement in taken),
-            "memory_mib": sum(placement.memory_mib for placement in taken),
-            "disk_gib": sum(placement.disk_gib for placement in taken),
-        },
-        "vms": len(taken),
-        "problems": list(seen.problems) if seen else [],
-        "last_report_at": seen.at if seen else "",
-    }
-    return shown, ()
-
-
-def _host_word(host: Host, view: View) -> str:
-    if host.meta.deleted_at:
-        return "deleting"
-    if host.meta.id not in view.alive:
-        return "lost" if host.meta.id in view.seen_hosts else "new"
-    return "ready" if host.spec.schedulable else "unschedulable"
+    return host_status(host, scene.view, scene.settings, scene.placements_of_host.get(host.meta.id, [])), ()
 
 
 _STATUS_OF: Mapping[type, Callable[[Any, Scene], tuple[Document, tuple[Condition, ...]]]] = {

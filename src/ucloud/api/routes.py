@@ -7,9 +7,23 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from ucloud.api import events, health, hosts, images, imports, networks, sshkeys, vm_actions, vms
+from ucloud.api import (
+    events,
+    failover,
+    health,
+    host_actions,
+    hosts,
+    images,
+    imports,
+    migrations,
+    networks,
+    sshkeys,
+    vm_actions,
+    vms,
+)
 from ucloud.api.answers import NDJSON, TEXT, Answer
-from ucloud.api.schemas import event, host, image, key, network, placement, vm
+from ucloud.api.schemas import event, host, image, key, migration, network, placement, vm
+from ucloud.api.schemas import failover as failover_schema
 from ucloud.api.schemas import health as health_schema
 
 
@@ -42,6 +56,19 @@ ROUTES = (
     Route("POST", "/v1/vms/<id>/actions/start", vm_actions.start_vm, V.VmShown, 202, V.VmDryRun, body_required=False),
     Route("POST", "/v1/vms/<id>/actions/stop", vm_actions.stop_vm, V.VmShown, 202, V.VmDryRun, body_required=False),
     Route("POST", "/v1/vms/<id>/actions/reboot", vm_actions.reboot_vm, V.VmShown, 202, V.VmDryRun, body_required=False),
+    Route(
+        "POST", "/v1/vms/<id>/actions/migrate", migrations.migrate_vm, V.VmShown, 202, V.VmDryRun, body_required=False
+    ),
+    Route(
+        "POST",
+        "/v1/vms/<id>/actions/cancel-migration",
+        migrations.cancel_migration,
+        V.VmShown,
+        202,
+        V.VmDryRun,
+        body_required=False,
+    ),
+    Route("GET", "/v1/vms/<id>/migration", migrations.get_migration, migration.MigrationShown),
     Route("GET", "/v1/vms/<id>/placement", vms.get_placement, placement.PlacementShown),
     Route("GET", "/v1/vms/<id>/log", vms.get_log, None, content_type=TEXT),
     Route("GET", "/v1/vms/<id>/console", vms.get_console, V.ConsoleShown),
@@ -65,5 +92,34 @@ ROUTES = (
     Route("POST", "/v1/hosts", hosts.create_host, H.HostShown, 201, H.HostDryRun),
     Route("GET", "/v1/hosts/<id>", hosts.get_host, H.HostShown),
     Route("PATCH", "/v1/hosts/<id>", hosts.update_host, H.HostShown, 200, H.HostDryRun),
+    Route("DELETE", "/v1/hosts/<id>", hosts.delete_host, H.HostShown, 202, H.HostDryRun),
+    Route(
+        "POST",
+        "/v1/hosts/<id>/actions/drain",
+        host_actions.drain_host,
+        H.HostShown,
+        202,
+        H.HostDryRun,
+        body_required=False,
+    ),
+    Route(
+        "POST",
+        "/v1/hosts/<id>/actions/undrain",
+        host_actions.undrain_host,
+        H.HostShown,
+        202,
+        H.HostDryRun,
+        body_required=False,
+    ),
+    Route(
+        "POST",
+        "/v1/hosts/<id>/actions/confirm-off",
+        host_actions.confirm_off,
+        H.HostShown,
+        202,
+        H.HostDryRun,
+        body_required=False,
+    ),
+    Route("GET", "/v1/failover", failover.get_failover, failover_schema.FailoverShown),
     Route("GET", "/v1/events", events.list_events, event.EventList),
 )

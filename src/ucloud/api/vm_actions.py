@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ucloud.api.answers import Answer
+from ucloud.api.failover import refuse_on_lost_host
 from ucloud.api.nouns import VM, Way, change_object, read_for_change
 from ucloud.api.objects import status_of_vm
 from ucloud.api.requests import read_preconditions
@@ -72,6 +73,8 @@ def _act(site: Site, vm_id: str, way: Way, verb: str, wanted: Callable[[Vm, Seen
     def plan() -> Change[Vm]:
         read = read_for_change(site, VM, vm_id, way.conditions)
         vm = read.thing
+        if verb != "stop":
+            refuse_on_lost_host(site.view(), vm_id, verb)
         new = replace(vm, spec=wanted(vm, status_of_vm(vm, site.view())[2]))
         told = f"vm {vm.meta.name} was asked to {verb}"
         return update(site, "vm", read, new, kind=f"vm_{verb}_asked", event=told, would=verb)

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ucloud.api.failover import refuse_on_lost_host
+from ucloud.api.migrations import refuse_while_migrating
 from ucloud.api.nouns import IMAGE, KEY, NETWORK, changed_meta, find_named, new_meta, use
 from ucloud.api.schemas.vm import VmCreate, VmNetwork, VmUpdate
 from ucloud.api.site import Site
@@ -50,7 +52,7 @@ def plan_create(site: Site, vm_id: str, body: VmCreate) -> Change[Vm]:
 
 def plan_update(site: Site, read: Read[Vm], body: VmUpdate) -> Change[Vm]:
     old, given = read.thing, body.given()
-    names = ("cpus", "memory_mib", "disk_gib", "restart", "failover", "stop_timeout_s")
+    names = ("cpus", "memory_mib", "disk_gib", "restart", "failover", "stop_timeout_s", "priority")
     changes = {name: given[name] for name in names if name in given}
     if changes.get("disk_gib", old.spec.disk_gib) < old.spec.disk_gib:
         raise Conflict(
@@ -60,9 +62,23 @@ def plan_update(site: Site, read: Read[Vm], body: VmUpdate) -> Change[Vm]:
     taking = Taking()
     if "keys" in given:
         changes["key_ids"], taking = _find_keys(site, old.meta.id, old.meta.project, given["keys"])
+    taking = taking.and_also(_refuse_unsettled(site, old, changes))
     new = Vm(changed_meta(old.meta, given), replace(old.spec, **changes))
     change = update(site, "vm", read, new, kind="vm_updated", event=f"vm {new.meta.name} was changed")
     return change if change.would == "nothing" else change.with_taking(taking)
+
+
+def _refuse_unsettled(site: Site, vm: Vm, changes: dict[str, Any]) -> Taking:
+    """Raises Conflict for what cannot change while the VM is on its way, or its host is lost."""
+    vm_id = vm.meta.id
+    changed = {name for name, value in changes.items() if value != getattr(vm.spec, name)}
+    if "failover" in changed:
+        refuse_on_lost_host(site.view(), vm_id, "change the failover of", unless_confirmed=True)
+    if "disk_gib" in changed:
+        refuse_on_lost_host(site.view(), vm_id, "resize the disk of")
+    if changed & {"cpus", "memory_mib", "disk_gib", "failover"}:
+        return Taking((refuse_while_migrating(site, vm_id, "change"),))
+    return Taking()
 
 
 def _find(site: Site, vm_id: str, body: VmCreate) -> _Found:
@@ -100,6 +116,7 @@ def _new_spec(site: Site, body: VmCreate, found: _Found) -> VmSpec:
         restart=body.restart,
         failover=body.failover,
         stop_timeout_s=body.stop_timeout_s,
+        priority=body.priority,
     )
 
 

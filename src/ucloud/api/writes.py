@@ -18,7 +18,7 @@ from ucloud.api.requests import Preconditions
 from ucloud.api.site import Site
 from ucloud.errors import Conflict, NotFound, OutcomeUnknown, PreconditionFailed
 from ucloud.ipam.claims import Taking
-from ucloud.model.claim import Claim
+from ucloud.model.claim import REQUEST_KEPT, Claim
 from ucloud.model.meta import Meta
 from ucloud.store import keys
 from ucloud.store.api import Compare, Delete, Put, Txn, absent, unchanged
@@ -181,7 +181,7 @@ def _read_repeat(site: Site, conditions: Preconditions) -> _Repeat:
 
 def _is_old(site: Site, at: str) -> bool:
     age = site.clock.now() - datetime.datetime.fromisoformat(at)
-    return age > datetime.timedelta(hours=site.config.api.idempotency_hours)
+    return age > REQUEST_KEPT
 
 
 def _replay(site: Site, noun: str, cls: type[T], object_id: str, *, was_ours: bool) -> Done[T]:

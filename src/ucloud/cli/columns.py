@@ -49,6 +49,18 @@ def _about(one: Object, now: datetime.datetime) -> str:
     return f"{one.get('about', '')} {one.get('about_id', '')}".strip()
 
 
+def _sent(one: Object, now: datetime.datetime) -> str:
+    """How much of its memory, as the source says."""
+    sent, total = _at(one, "source.sent_mib"), _at(one, "source.total_mib")
+    return f"{format_mib(sent or 0)}/{format_mib(total)} {one.get('percent', 0)}%" if total else ""
+
+
+def _takeover_word(one: Object, now: datetime.datetime) -> str:
+    """The same words as in the list of hosts."""
+    phase = _at(one, "takeover.phase")
+    return {"held": "held", "done": "taken_over"}.get(str(phase), "lost")
+
+
 _NAME: Sequence[Column] = (("NAME", _field("name")), ("ID", _field("id")), ("STATUS", _field("status.word")))
 _AGE: Sequence[Column] = (("AGE", _age("created_at")),)
 
@@ -89,6 +101,25 @@ COLUMNS: Mapping[str, Sequence[Column]] = {
         ("VMS", _field("status.vms")),
         ("ACCELERATOR", _field("status.accelerator")),
         ("SEEN", _age("status.last_report_at")),
+    ),
+    "migration": (
+        ("VM", _field("vm_id")),
+        ("STATUS", _field("phase")),
+        ("FROM", _field("record.source")),
+        ("TO", _field("record.target")),
+        ("SENT", _sent),
+        ("SINCE", _age("since")),
+        ("REASON", _field("reason")),
+    ),
+    "lost": (
+        ("NAME", _field("name")),
+        ("ID", _field("host_id")),
+        ("STATUS", _takeover_word),
+        ("LOST", _age("takeover.lost_at")),
+        ("UNTIL", _field("takeover.until")),
+        ("VMS", lambda one, now: str(len(one.get("vms") or ()))),
+        ("OFF", lambda one, now: "yes" if one.get("confirmed_off") else "no"),
+        ("REASON", _field("takeover.reason")),
     ),
     "event": (
         ("AGE", _age("at")),

@@ -6,10 +6,13 @@ import argparse
 
 from ucloud.cli.completion import add_completion
 from ucloud.cli.event import add_event
+from ucloud.cli.failover import add_failover
 from ucloud.cli.failures import run_to_exit_code
 from ucloud.cli.host import add_host
+from ucloud.cli.host_drain import add_drain
 from ucloud.cli.image import add_image
 from ucloud.cli.key import add_key
+from ucloud.cli.migration import add_migration
 from ucloud.cli.network import add_network
 from ucloud.cli.parser import Verbs
 from ucloud.cli.session import Session
@@ -26,8 +29,11 @@ def add_commands(subparsers: Verbs) -> dict[str, Verbs]:
         "key": add_key(subparsers),
         "host": add_host(subparsers),
         "event": add_event(subparsers),
+        "failover": add_failover(subparsers),
     }
     add_access(verbs["vm"])
+    add_migration(verbs["vm"])
+    add_drain(verbs["host"])
     add_completion(subparsers)
     return verbs
 

@@ -95,7 +95,7 @@ def _option(action: argparse.Action) -> Option:
 def _values(action: argparse.Action) -> str:
     if action.choices is not None:
         return " ".join(str(one) for one in action.choices)
-    named = {word.strip("-") for word in action.option_strings} or {str(action.metavar or "").lower()}
+    named = {word.strip("-") for word in action.option_strings} | {str(action.metavar or "").lower()}
     noun = next((noun for noun in _NOUNS if noun in named), "")
     if noun:
         return f"@{noun}"
@@ -118,7 +118,7 @@ def render_bash(commands: Sequence[Command], *, zsh: bool = False) -> str:
     top = " ".join(command.path for command in commands if " " not in command.path)
     script = _BASH.format(
         top=top,
-        nouns="|".join(command.path for command in commands if command.words) or "-",
+        nouns="|".join(f'"{command.path}"' for command in commands if command.words) or "-",
         words="\n".join(words),
         places="\n".join(places),
         values="\n".join(values),

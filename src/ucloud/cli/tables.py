@@ -9,8 +9,8 @@ from typing import Any
 from ucloud.cli.human import clean
 
 _COLOURS = {"green": "32", "red": "31", "yellow": "33", "bold": "1"}
-_GOOD = {"running", "ready", "ok"}
-_BAD = {"failed", "crashed", "lost", "unschedulable", "unknown", "down"}
+_GOOD = {"running", "ready", "ok", "drained", "done"}
+_BAD = {"failed", "crashed", "lost", "held", "taken_over", "unschedulable", "unknown", "down"}
 _QUIET = {"stopped", "paused", ""}
 
 

@@ -135,6 +135,7 @@ def _add_keys(parser: Parser) -> None:
 def _add_behaviour(parser: Parser) -> None:
     parser.add_argument("--restart", choices=list(Restart), help="when to start it again after the guest ended")
     parser.add_argument("--failover", choices=list(Failover), help="what to do when its host is lost")
+    parser.add_argument("--priority", type=int, metavar="N", help="those with more are placed first (-100 to 100)")
     parser.add_argument(
         "--stop-timeout", type=parse_whole_seconds, metavar="TIME", help="how long a stop waits for the guest"
     )
@@ -150,6 +151,7 @@ def _chosen(args: argparse.Namespace) -> Object:
         "restart": args.restart,
         "failover": args.failover,
         "stop_timeout_s": args.stop_timeout,
+        "priority": args.priority,
     }
     return {name: value for name, value in fields.items() if value is not None}
 

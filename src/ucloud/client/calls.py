@@ -16,10 +16,20 @@ from urllib.parse import quote
 from ucloud.client.problems import problem_error
 from ucloud.client.profile import Profile
 from ucloud.client.transport import Answer, Object, Query, Request, Transport
-from ucloud.client.waiting import GONE, PATIENCE_S, OnChange, Wish, wait_until
+from ucloud.client.waiting import (
+    BLOCKED,
+    GONE,
+    PATIENCE_S,
+    OnChange,
+    Wish,
+    wait_migrated,
+    wait_until,
+    with_drain_word,
+)
 from ucloud.errors import Conflict, Error, InvalidInput, NotFound
 
 PAGE_LIMIT = 1000
+_BLOCKED_S = 15.0
 _TRANSFER_SILENCE_S = 300.0
 _CHUNK_BYTES = 1 << 18
 
@@ -105,26 +115,34 @@ class Client:
         request = Request("PATCH", _path(noun, object_id), query=_dry(dry_run), body=body, headers=headers)
         return self._transport.send(request).json()
 
-    def delete(self, noun: str, object_id: str, *, generation: int | None = None, dry_run: bool = False) -> Object:
-        """Marks it for deletion; the cloud finishes that (see wait_gone)."""
-        request = Request("DELETE", _path(noun, object_id), query=_dry(dry_run), headers=_if_match(generation))
+    def delete(
+        self, noun: str, object_id: str, *, generation: int | None = None, dry_run: bool = False, dead: bool = False
+    ) -> Object:
+        """Marks it for deletion; the cloud finishes that (see wait_gone). ``dead``: a host that will never return."""
+        query = [*_dry(dry_run), *([("dead", "true")] if dead else [])]
+        request = Request("DELETE", _path(noun, object_id), query=query, headers=_if_match(generation))
         answer = self._transport.send(request)
         return answer.json() if answer.body else {}
 
-    # VMs
-
     def act(
         self,
-        vm_id: str,
+        object_id: str,
         action: str,
         body: Object | None = None,
         *,
+        noun: str = "vm",
         dry_run: bool = False,
         generation: int | None = None,
     ) -> Object:
-        """``action`` is start, stop or reboot."""
-        path = f"{_path('vm', vm_id)}/actions/{action}"
+        """``action`` is start, stop, reboot, migrate or cancel-migration; of a host drain, undrain or confirm-off."""
+        path = f"{_path(noun, object_id)}/actions/{action}"
         return self._post(path, body or {}, dry_run=dry_run, headers=_if_match(generation)).json()
+
+    # VMs
+
+    def get_migration(self, vm_id: str) -> Object:
+        """The VM's newest migration, whether it goes on or not. Raises NotFound if there was none."""
+        return self._transport.send(Request("GET", f"{_path('vm', vm_id)}/migration")).json()
 
     def get_placement(self, vm_id: str) -> Object:
         return self._transport.send(Request("GET", f"{_path('vm', vm_id)}/placement")).json()
@@ -147,6 +165,20 @@ class Client:
         patience_s = {word: limit_s for word, limit_s in PATIENCE_S.items() if word not in words}
         wish = Wish(f"vm {vm_id}", words, deadline_s, patience_s)
         return wait_until(lambda: self.get("vm", vm_id), wish, on_change) or {}
+
+    def wait_migrated(
+        self, vm_id: str, deadline_s: float, on_change: Callable[[Object], None] | None = None, *, after: str = ""
+    ) -> Object:
+        """The VM's newest migration once it is done. Raises Conflict if it ended otherwise, or DeadlineExceeded.
+
+        ``after`` is the id of the request before it, if there was one.
+        """
+        return wait_migrated(lambda: self.get_migration(vm_id), f"vm {vm_id}", deadline_s, on_change, after=after)
+
+    def wait_drained(self, host_id: str, deadline_s: float, on_change: OnChange | None = None) -> Object:
+        """The host when nothing runs there. Raises Conflict if nothing of the rest can move, or DeadlineExceeded."""
+        wish = Wish(f"host {host_id}", ("drained",), deadline_s, {BLOCKED: _BLOCKED_S})
+        return wait_until(lambda: with_drain_word(self.get("host", host_id)), wish, on_change) or {}
 
     def wait_gone(self, noun: str, object_id: str, deadline_s: float, on_change: OnChange | None = None) -> None:
         wish = Wish(f"{noun} {object_id}", (GONE,), deadline_s, {})
@@ -196,6 +228,10 @@ class Client:
         return self._transport.send(request).json()
 
     # The cloud
+
+    def get_failover(self) -> Object:
+        """The hosts that were lost, and what is done about them."""
+        return self._transport.send(Request("GET", "/failover")).json()
 
     def get_health(self) -> Object:
         """Also when the word is ``down``, which comes with status 503."""

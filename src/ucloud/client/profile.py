@@ -1,4 +1,4 @@
-"""Which cloud a client talks to: a small TOML file ``{url, token_file, stream_url?}``, found or named.
+"""Which cloud a client talks to: a small TOML file ``{url, token_file, stream_url?, others?}``, found or named.
 
 Looked for in this order: the file named by the caller, UCLOUD_PROFILE, ``~/.ucloud/client.toml``, and the one that
 ``ucloud up`` writes into the default state directory.
@@ -22,11 +22,15 @@ _UP_HINT = "start a cloud with 'ucloud up', or name a profile with --profile or 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """``url`` is the API's base, such as ``http://127.0.0.1:8700/v1``. ``stream_url`` "" means: ask the API."""
+    """``url`` is the API's base, such as ``http://127.0.0.1:8700/v1``. ``stream_url`` "" means: ask the API.
+
+    ``others`` are further APIs of the same cloud, asked if the first one cannot be reached.
+    """
 
     url: str
     token_file: Path
     stream_url: str = ""
+    others: tuple[str, ...] = ()
 
     def read_token(self) -> str:
         try:
@@ -67,17 +71,21 @@ def parse_profile(text: str, *, directory: Path, origin: str) -> Profile:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidInput(f"failed to parse {origin}: {error}", code="bad_profile") from error
+    others = values.pop("others", [])
     unknown = sorted(set(values) - {"url", "token_file", "stream_url"})
-    if unknown or not all(isinstance(value, str) for value in values.values()):
+    texts = [*values.values(), *(others if isinstance(others, list) else [None])]
+    if unknown or not all(isinstance(value, str) for value in texts):
         raise InvalidInput(
-            f"failed to parse {origin}: expected the texts url, token_file and stream_url only", code="bad_profile"
+            f"failed to parse {origin}: expected the texts url, token_file and stream_url, and the list others only",
+            code="bad_profile",
         )
     if "url" not in values or "token_file" not in values:
         raise InvalidInput(f"failed to parse {origin}: url and token_file are needed", code="bad_profile")
-    if urlsplit(values["url"]).scheme not in ("http", "https"):
+    urls = [url.rstrip("/") for url in (values["url"], *others)]
+    if not all(urlsplit(url).scheme in ("http", "https") for url in urls):
         raise InvalidInput(f"failed to parse {origin}: url must begin with http:// or https://", code="bad_profile")
     token_file = directory / Path(values["token_file"]).expanduser()
-    return Profile(values["url"].rstrip("/"), token_file, values.get("stream_url", "").rstrip("/"))
+    return Profile(urls[0], token_file, values.get("stream_url", "").rstrip("/"), tuple(urls[1:]))
 
 
 def render_profile(profile: Profile) -> str:
@@ -85,6 +93,8 @@ def render_profile(profile: Profile) -> str:
     lines = [f"url = {json.dumps(profile.url)}", f"token_file = {json.dumps(str(profile.token_file))}"]
     if profile.stream_url:
         lines.append(f"stream_url = {json.dumps(profile.stream_url)}")
+    if profile.others:
+        lines.append(f"others = {json.dumps(list(profile.others))}")
     return "\n".join(lines) + "\n"
 
 

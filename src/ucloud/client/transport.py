@@ -1,7 +1,7 @@
 """One request to the API: a kept-alive connection, deadlines, and retries of what may safely be sent twice.
 
 One Transport belongs to one thread. ``Idempotency-Key`` makes a POST safe to repeat: the API answers it with the object
-that the first one made.
+that the first one made, whichever of the cloud's APIs that was.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ Query = Sequence[tuple[str, str]]
 _REPEATABLE_METHODS = ("GET", "HEAD", "DELETE")
 _RETRIED_STATUSES = (502, 503, 504)
 _LONGEST_PAUSE_S = 1.0
+_CONNECT_S = 2.0  # where there is another API to try
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +67,17 @@ class Answer:
 
 
 class Transport:
-    """``timeout_s`` is for connecting and for each silence of the API; ``patience_s`` is how long to try again."""
+    """``timeout_s`` is for connecting and for each silence of the API; ``patience_s`` is how long to try again.
+
+    With several APIs the next one is asked when one cannot be reached, and the one that answered is asked from then on.
+    """
 
     def __init__(
         self, profile: Profile, *, timeout_s: float = 30.0, patience_s: float = 5.0, clock: Clock | None = None
     ) -> None:
         self._profile = profile
-        self._base: SplitResult = urlsplit(profile.url)
+        self._bases: tuple[SplitResult, ...] = tuple(urlsplit(url) for url in (profile.url, *profile.others))
+        self._base = self._bases[0]
         self._timeout_s = timeout_s
         self._patience_s = patience_s
         self._clock = clock or SystemClock()
@@ -86,7 +91,7 @@ class Transport:
     def send(self, request: Request) -> Answer:
         """The whole answer. Raises a ClientError for a refusal, Unavailable if there was none."""
         until_s = self._clock.monotonic_s() + self._patience_s
-        pause_s = 0.1
+        pause_s, tried = 0.1, 0
         while True:
             try:
                 answer = self._send_once(request)
@@ -97,10 +102,15 @@ class Transport:
             except _NoAnswer as failure:
                 error = failure.error
                 again = request.repeatable or not failure.sent
-            if not again or self._clock.monotonic_s() + pause_s > until_s:
+            tried += 1
+            if not again:
                 raise error
-            time.sleep(pause_s)
-            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+            if tried >= len(self._bases):  # all have been asked
+                if self._clock.monotonic_s() + pause_s > until_s:
+                    raise error
+                time.sleep(pause_s)
+                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+            self._next_api()
 
     @contextlib.contextmanager
     def open(self, request: Request) -> Iterator[http.client.HTTPResponse]:
@@ -118,6 +128,14 @@ class Transport:
             raise self._failure(error) from error
         finally:
             connection.close()
+
+    def _next_api(self) -> None:
+        """The next one is asked first; a kept connection is one to the last."""
+        if len(self._bases) == 1:
+            return
+        self.close()
+        place = self._bases.index(self._base)
+        self._base = self._bases[(place + 1) % len(self._bases)]
 
     def _send_once(self, request: Request) -> Answer:
         timeout_s = request.timeout_s or self._timeout_s
@@ -155,7 +173,7 @@ class Transport:
     def _exchange(self, connection: http.client.HTTPConnection, request: Request) -> http.client.HTTPResponse:
         if connection.sock is None:
             try:
-                connection.connect()
+                self._open(connection)
             except OSError as error:
                 raise _NoAnswer(self._failure(error), sent=False) from error
         try:
@@ -170,6 +188,13 @@ class Transport:
         except (OSError, http.client.HTTPException) as error:
             raise _NoAnswer(self._failure(error), sent=True) from error
 
+    def _open(self, connection: http.client.HTTPConnection) -> None:
+        timeout_s = connection.timeout
+        if len(self._bases) > 1 and timeout_s is not None:
+            connection.timeout = min(timeout_s, _CONNECT_S)
+        connection.connect()
+        connection.sock.settimeout(timeout_s)
+
     def _target(self, request: Request) -> str:
         query = f"?{urlencode(request.query)}" if request.query else ""
         return f"{self._base.path}{request.path}{query}"
@@ -183,7 +208,7 @@ class Transport:
         }
 
     def _failure(self, error: Exception) -> Unavailable:
-        where = f"the API at {self._profile.url}"
+        where = f"the API at {self._base.geturl()}"
         if isinstance(error, TimeoutError):
             return DeadlineExceeded(f"failed to reach {where}: no answer in time", hint="see 'ucloud status'")
         cause = getattr(error, "strerror", None) or str(error) or type(error).__name__

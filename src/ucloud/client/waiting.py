@@ -15,6 +15,9 @@ from ucloud.errors import Conflict, DeadlineExceeded, NotFound
 from ucloud.system.clock import Clock, SystemClock
 
 GONE = "gone"
+BLOCKED = "blocked"
+_UNHEARD: Object = {"phase": "waiting", "reason": "waits for the scheduler", "percent": 0}
+MIGRATION_ENDS = ("done", "failed", "cancelled")
 PATIENCE_S: Mapping[str, float] = {"failed": 15.0, "crashed": 10.0, "unschedulable": 20.0}
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 0.5
@@ -91,6 +94,8 @@ def _refuse_hopeless(wish: Wish, now: tuple[str, str], for_s: float) -> None:
 
 
 def _hint(word: str) -> str:
+    if word == BLOCKED:
+        return "'ucloud host show' names what cannot move, and why; 'ucloud host drain --stop' stops it meanwhile"
     if word == "unschedulable":
         return "it starts when a host can take it; 'ucloud vm explain' shows why none can now"
     return "'ucloud vm log' and 'ucloud event list' may tell more"
@@ -104,3 +109,59 @@ def _too_late(wish: Wish, now: tuple[str, str]) -> DeadlineExceeded:
         + (f": {reason}" if reason else ""),
         hint="the cloud keeps working on it; look again with 'show', or wait longer with --timeout",
     )
+
+
+def wait_migrated(
+    read: Callable[[], Object],
+    title: str,
+    deadline_s: float,
+    on_change: Callable[[Object], None] | None = None,
+    *,
+    after: str = "",
+    clock: Clock | None = None,
+) -> Object:
+    """The migration once it is done. Raises Conflict if it ended otherwise, DeadlineExceeded if it has not ended.
+
+    ``on_change`` is called with it whenever it has become another. ``after`` is the request before the one that is
+    waited for: an API that still tells of that has not heard the news.
+    """
+    clock = clock or SystemClock()
+    until_s = clock.monotonic_s() + deadline_s
+    last: Object = {}
+    while True:
+        found = _newer(read, after)
+        if found != last and on_change:
+            on_change(found)
+        last = found
+        if found["phase"] in MIGRATION_ENDS:
+            break
+        if clock.monotonic_s() >= until_s:
+            raise DeadlineExceeded(
+                f"failed to wait for the migration of {title}: still {found['phase']} after {deadline_s:g} s: "
+                f"{found['reason']}",
+                hint="it goes on; look again with 'ucloud vm migration'",
+            )
+        time.sleep(_LONGEST_PAUSE_S / 2)
+    if last["phase"] != "done":
+        raise Conflict(
+            f"failed to migrate {title}: {last['phase']}: {last['reason']}",
+            hint="it stays where it is; 'ucloud vm show' tells how it does",
+            code=f"migration_{last['phase']}",
+        )
+    return last
+
+
+def _newer(read: Callable[[], Object], after: str) -> Object:
+    try:
+        found = read()
+    except NotFound:
+        return _UNHEARD
+    return _UNHEARD if after and (found.get("request") or {}).get("id") == after else found
+
+
+def with_drain_word(host: Object) -> Object:
+    """The host; with the word ``blocked`` while it drains and nothing of what is left can move."""
+    status = host.get("status") or {}
+    drain = status.get("drain") or {}
+    stuck = bool(drain.get("blocked")) and not drain.get("moving")
+    return {**host, "status": {**status, "word": BLOCKED}} if status.get("word") == "draining" and stuck else host

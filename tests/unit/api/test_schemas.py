@@ -14,15 +14,18 @@ from tests.unit.api.service import Service
 from ucloud.api.documents import openapi
 from ucloud.api.objects import Scene, document_of
 from ucloud.api.routes import ROUTES
-from ucloud.api.schemas import event, host, image, key, network, objects, placement, vm
+from ucloud.api.schemas import event, failover, host, image, key, migration, network, objects, placement, vm
 from ucloud.model.condition import Condition
 from ucloud.model.event import Event
+from ucloud.model.guard import Takeover
 from ucloud.model.host import HostSpec
 from ucloud.model.image import ImageSpec
 from ucloud.model.key import KeySpec
 from ucloud.model.meta import Meta
+from ucloud.model.migration import Migration, MigrationRequest, SeenMigration
 from ucloud.model.network import NetworkSpec
 from ucloud.model.placement import Decision, Placement, Refusal, Score
+from ucloud.model.seen import SeenPool
 from ucloud.model.vm import Nic, VmSpec
 from ucloud.store.view import View
 
@@ -42,6 +45,11 @@ from ucloud.store.view import View
         (placement.RefusalShown, Refusal),
         (placement.ScoreShown, Score),
         (objects.ConditionShown, Condition),
+        (host.PoolShown, SeenPool),
+        (failover.TakeoverShown, Takeover),
+        (migration.MigrationRecordShown, Migration),
+        (migration.MigrationRequestShown, MigrationRequest),
+        (migration.MigrationPartShown, SeenMigration),
     ],
 )
 def test_answers_have_the_fields_of_the_model(model: type[BaseModel], dataclass: Any) -> None:

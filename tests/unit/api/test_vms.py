@@ -186,7 +186,10 @@ def test_start_stop_reboot(ready: Service, vm: Any) -> None:
 
 @pytest.mark.parametrize("state", [GuestState.STOPPED, GuestState.CRASHED, GuestState.FAILED])
 def test_start_boots_a_guest_that_ended_by_itself(ready: Service, vm: Any, state: GuestState) -> None:
-    ready.seed(Put(keys.placement(vm["id"]), encode(samples.PLACEMENT)))
+    ready.seed(
+        Put(keys.placement(vm["id"]), encode(samples.PLACEMENT)),
+        Put(keys.alive("host-1"), encode(samples.LIFE_SIGN)),
+    )
     ready.seed_seen(vm, state, boots=1)
     path = f"/v1/vms/{vm['id']}/actions/start"
     assert ready.post(path, {}, status=202)["spec"]["boots"] == 2

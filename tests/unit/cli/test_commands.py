@@ -63,8 +63,8 @@ def test_create_says_what_was_typed(api: FakeApi, cli: Cli, tmp_path: Path) -> N
     user_data.write_text("#cloud-config\n")
     words = (
         "vm create web1 --image tiny --cpu 1 --memory 256M --disk 1G --network main=fd00::7,10.0.0.7 --network lab"
-        f" --key mine --key other --label role=web --restart never --failover none --stop-timeout 1m --protect"
-        f" --project lab --user-data {user_data}"
+        f" --key mine --key other --label role=web --restart never --failover none --stop-timeout 1m"
+        f" --priority 7 --protect --project lab --user-data {user_data}"
     )
     done = cli(*words.split())
     assert done.code == 0
@@ -81,6 +81,7 @@ def test_create_says_what_was_typed(api: FakeApi, cli: Cli, tmp_path: Path) -> N
         "restart": "never",
         "failover": "none",
         "stop_timeout_s": 60,
+        "priority": 7,
         "delete_protection": True,
         "project": "lab",
         "user_data": "#cloud-config\n",

@@ -124,6 +124,7 @@ def _whole(value: Any) -> Any:
 Cpus = Annotated[int, Field(ge=1, le=256), BeforeValidator(_whole)]
 MemoryMib = Annotated[int, Field(ge=64, le=4 * 1024 * 1024), BeforeValidator(_whole)]
 DiskGib = Annotated[int, Field(ge=1, le=64 * 1024), BeforeValidator(_whole)]
+Priority = Annotated[int, Field(ge=-100, le=100), BeforeValidator(_whole)]
 TimeoutS = Annotated[int, Field(ge=0, le=3600), BeforeValidator(_whole)]
 
 

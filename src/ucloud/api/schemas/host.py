@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from ucloud.api.schemas.failover import TakeoverShown
 from ucloud.api.schemas.fields import Body, Labels, Name, Shown, left_out
 from ucloud.api.schemas.objects import DryRunShown, ListShown, ObjectShown
+from ucloud.model.host import Drain
+from ucloud.model.seen import Fence
 
 
 class HostCreate(Body):
@@ -16,8 +19,43 @@ class HostUpdate(Body):
     labels: Labels = left_out()
 
 
+class HostDrain(Body):
+    """``stop``: what cannot move is stopped until the drain is over."""
+
+    stop: bool = False
+
+
+class HostUndrain(Body):
+    """Nothing can be said about how to end a drain."""
+
+
+class HostConfirmOff(Body):
+    """Nothing can be said about how the host came to be off."""
+
+
 class HostSpecShown(Shown):
     schedulable: bool
+    drain: Drain
+    confirmed_off: str
+
+
+class PoolShown(Shown):
+    id: str
+    fence: Fence
+    proved_with: list[str]
+
+
+class BlockedShown(Shown):
+    vm_id: str
+    reason: str
+
+
+class DrainShown(Shown):
+    """``left`` are VMs that run on the host or will; ``moving`` are on their way, ``blocked`` cannot go now."""
+
+    left: list[str]
+    moving: list[str]
+    blocked: list[BlockedShown]
 
 
 class ClaimedShown(Shown):
@@ -28,6 +66,7 @@ class ClaimedShown(Shown):
 
 class HostStatusShown(Shown):
     word: str
+    reason: str
     cpus: int
     memory_mib: int
     disk_mib: int
@@ -41,6 +80,13 @@ class HostStatusShown(Shown):
     architecture: str
     problems: list[str]
     last_report_at: str
+    underlay_address: str
+    pool: PoolShown | None
+    fence_s: float
+    longest_gap_s: float
+    members_version: int
+    drain: DrainShown | None
+    takeover: TakeoverShown | None
 
 
 class HostShown(ObjectShown[HostSpecShown, HostStatusShown]):

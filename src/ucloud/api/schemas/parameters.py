@@ -72,6 +72,12 @@ class WriteQuery(Query):
     dry_run: WireBool = False
 
 
+class HostDeleteQuery(WriteQuery):
+    """``dead``: the host gives no life sign and will never come back."""
+
+    dead: WireBool = False
+
+
 class LogQuery(Query):
     bytes: LogBytes = 65_536
 

@@ -36,3 +36,5 @@ class PlacementShown(Shown):
     memory_mib: int
     disk_gib: int
     decision: DecisionShown
+    pool_id: str
+    failovers: list[str]

@@ -21,10 +21,12 @@ from ucloud.api.schemas.fields import (
     Labels,
     MemoryMib,
     Name,
+    Priority,
     Shown,
     TimeoutS,
     left_out,
 )
+from ucloud.api.schemas.migration import MigrationPreview
 from ucloud.api.schemas.objects import DryRunShown, ListShown, ObjectShown
 from ucloud.api.schemas.placement import DecisionShown
 from ucloud.model.meta import DEFAULT_PROJECT
@@ -67,6 +69,7 @@ class VmCreate(Body):
     restart: Restart = Restart.ON_FAILURE
     failover: Failover = Failover.RESTART
     stop_timeout_s: TimeoutS = 60
+    priority: Priority = 0
 
     @model_validator(mode="after")
     def _one_user_data(self) -> VmCreate:
@@ -93,6 +96,7 @@ class VmUpdate(Body):
     restart: Restart = left_out()
     failover: Failover = left_out()
     stop_timeout_s: TimeoutS = left_out()
+    priority: Priority = left_out()
 
 
 class VmStart(Body):
@@ -126,6 +130,7 @@ class VmSpecShown(Shown):
     restart: Restart
     failover: Failover
     stop_timeout_s: int
+    priority: int
 
 
 class VmStatusShown(Shown):
@@ -163,9 +168,10 @@ class VmPlacementPreview(Shown):
 
 
 class VmDryRun(DryRunShown[VmPlanned]):
-    """``placement`` is what the scheduler would decide now; only for creates."""
+    """``placement`` (of creates) and ``migration`` (of migrations) are what the scheduler would decide now."""
 
     placement: VmPlacementPreview | None = None
+    migration: MigrationPreview | None = None
 
 
 class ConsoleShown(Shown):
