@@ -10,15 +10,16 @@ HOST_PACKAGES := etcd-server qemu-system-x86 qemu-utils seabios ipxe-qemu dnsmas
 	util-linux openssh-client
 IMAGE_PACKAGES := dosfstools e2fsprogs mtools syslinux syslinux-common
 PYTHON_PACKAGES := python3-venv
-TEST_PACKAGES := iputils-ping procps
+TEST_PACKAGES := iputils-ping procps faketime
 PACKAGES := $(HOST_PACKAGES) $(IMAGE_PACKAGES) $(PYTHON_PACKAGES) $(TEST_PACKAGES)
 
-.PHONY: help demo check test bench dist packages clean
+.PHONY: help demo check test scenarios bench dist packages clean
 
 help:
 	@echo "make demo    start a cloud on this machine and log in to a VM"
 	@echo "make check   style, types and unit tests (under a minute)"
 	@echo "make test    everything, with real etcd, QEMU and networks"
+	@echo "make scenarios  10,000 random schedules of faults on a simulated cloud (about a quarter of an hour)"
 	@echo "make bench   the benchmarks"
 	@echo "make dist    a wheel and a source archive in dist/"
 
@@ -32,7 +33,10 @@ check: $(VENV)/ready
 	$(BIN)/pytest tests/unit
 
 test: packages check
-	UCLOUD_REQUIRE=$(TEST_PARTS) $(BIN)/pytest tests/contract tests/integration tests/e2e
+	UCLOUD_REQUIRE=$(TEST_PARTS) $(BIN)/pytest tests/scenario tests/contract tests/integration tests/e2e
+
+scenarios: $(VENV)/ready
+	$(BIN)/python -m tests.scenario.random --count 10000 --resume
 
 bench: packages $(VENV)/ready
 	$(BIN)/python benchmarks/first_vm.py

@@ -17,7 +17,7 @@ from pathlib import Path
 from ucloud import __version__
 from ucloud.config import Config, load_config
 from ucloud.errors import Error
-from ucloud.local.processes import PROGRAMS, SUPERVISOR, only_one
+from ucloud.local.processes import OTHER_PROGRAMS, PROGRAMS, SUPERVISOR, only_one, parse_programs
 from ucloud.system.clock import SystemClock
 from ucloud.system.logs import setup_logs
 
@@ -29,14 +29,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] in (SUPERVISOR, *_PROCESSES):
         return _run_process(words)
-    from ucloud.local.commands import run_command  # processes must not pay for what only people's commands need
+    from ucloud.lab.commands import add_lab  # processes must not pay for what only people's commands need
+    from ucloud.local.commands import run_command
 
-    return run_command(words)
+    return run_command(words, more=(add_lab,))
 
 
 def _run_process(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"ucloud {words[0]}", description=_about(words[0]))
     parser.add_argument("--config", type=Path, required=True, help="the settings file that 'ucloud up' wrote")
+    if words[0] == SUPERVISOR:
+        parser.add_argument("--programs", default="", help="those that this machine has, with commas (default: all)")
+        parser.add_argument("--under", action="append", default=[], help="a word of a command to run each one under")
     name, options = words[0], parser.parse_args(words[1:])
     try:
         config = load_config(options.config)
@@ -44,7 +48,7 @@ def _run_process(words: Sequence[str]) -> int:
         with only_one(config.host.run_directory, name, SystemClock()):
             logger.info("ucloud %s %s starts", name, __version__)
             if name == SUPERVISOR:
-                return _supervise(config, options.config)
+                return _supervise(config, options)
             return _PROCESSES[name](config)
     except Error as error:
         logger.error("%s: %s", error.code, error.message)
@@ -56,7 +60,10 @@ def _run_process(words: Sequence[str]) -> int:
 
 
 def _about(name: str) -> str:
-    return next((program.about for program in PROGRAMS if program.name == name), "keeps the other processes running")
+    return next(
+        (program.about for program in (*PROGRAMS, *OTHER_PROGRAMS) if program.name == name),
+        "keeps the other processes running",
+    )
 
 
 def _until_signal(run: Callable[[Config, threading.Event], int], config: Config) -> int:
@@ -66,10 +73,13 @@ def _until_signal(run: Callable[[Config, threading.Event], int], config: Config)
     return run(config, stopping)
 
 
-def _supervise(config: Config, config_file: Path) -> int:
+def _supervise(config: Config, options: argparse.Namespace) -> int:
     from ucloud.local.supervisor import main as run
 
-    return _until_signal(lambda _, stopping: run(config, config_file, stopping), config)
+    programs = parse_programs(options.programs)
+    return _until_signal(
+        lambda _, stopping: run(config, options.config, stopping, programs=programs, under=options.under), config
+    )
 
 
 def _etcd(config: Config) -> int:
@@ -114,6 +124,12 @@ def _stream(config: Config) -> int:
     return run(config)
 
 
+def _storage_service(config: Config) -> int:
+    from ucloud.storage.service.process import main as run
+
+    return _until_signal(run, config)
+
+
 _PROCESSES: dict[str, Callable[[Config], int]] = {
     "etcd": _etcd,
     "guard": _guard,
@@ -122,4 +138,5 @@ _PROCESSES: dict[str, Callable[[Config], int]] = {
     "scheduler": _scheduler,
     "api": _api,
     "stream": _stream,
+    "storage-service": _storage_service,
 }

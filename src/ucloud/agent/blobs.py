@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 from ucloud.config import Config
 from ucloud.errors import DeadlineExceeded, Error, Unavailable
 from ucloud.model.wanted import WantedImage
-from ucloud.storage.directory_pool import DirectoryPool
 from ucloud.storage.fetch import fetch_blob
+from ucloud.storage.pool import Pool
 from ucloud.system.clock import Clock
 from ucloud.system.door import DoorConnection, door_context
 
@@ -36,7 +36,7 @@ Opener = Callable[[str], BinaryIO]
 class BlobPasses:
     """``find`` gives the image of a digest that some VM here wants; ``on_ready`` is told when its blob is here."""
 
-    pool: DirectoryPool
+    pool: Pool
     find: Callable[[str], WantedImage | None]
     opener: Opener
     on_ready: Callable[[str], None]

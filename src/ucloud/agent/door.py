@@ -1,7 +1,9 @@
 """The agent's door: live bytes for the API, read only, over TLS with a certificate of the cloud's authority.
 
-GET /health · /vms/<id>/serial-log?bytes=N · /vms/<id>/console (Upgrade: ucloud-console) · /blobs/<digest>. No command
-ever comes this way. Bounded: DOOR_THREADS connections at once, READ_TIMEOUT_S for a request, one console per VM.
+GET /health · /vms/<id>/serial-log?bytes=N · /vms/<id>/console (Upgrade: ucloud-console) · /blobs/<digest> ·
+/v1/migrations/<vm>/<id> (Upgrade: ucloud-migration): the memory of a guest that this host's wanted documents let come.
+No command ever comes this way. Bounded: DOOR_THREADS connections at once, READ_TIMEOUT_S for a request, one console
+per VM, one migration per VM.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ from urllib.parse import parse_qs, urlsplit
 
 from ucloud import __version__
 from ucloud.agent.pipes import join_streams
+from ucloud.agent.streams import PROTOCOL as MIGRATION_PROTOCOL
 from ucloud.config import Config
-from ucloud.errors import NotFound
+from ucloud.errors import Conflict, Error, NotFound
 from ucloud.model.image import ImageFormat
 from ucloud.system.unix_socket import connect_unix
 
@@ -35,16 +38,28 @@ READ_TIMEOUT_S = 10.0
 LOG_LIMIT_BYTES = 4 << 20
 _CHUNK_BYTES = 1 << 18
 _VM_PATH = re.compile(r"/vms/([a-z0-9-]{1,64})/(serial-log|console)")
+_MIGRATION_PATH = re.compile(r"/v1/migrations/([a-z0-9-]{1,64})/([A-Za-z0-9-]{1,64})")
 _BLOB_PATH = re.compile(r"/blobs/([0-9a-f]{64})")
+
+Carrier = contextlib.AbstractContextManager[Callable[[socket.socket], None]]
+Receiving = Callable[[str, str], Carrier]
+
+
+def _receive_nothing(vm_id: str, migration_id: str) -> Carrier:
+    raise Conflict(f"failed to receive vm {vm_id} by migration {migration_id}: nobody waits for it here")
 
 
 @dataclass(frozen=True, slots=True)
 class Offers:
-    """What the door shows, asked of the rooms that own it. ``open_blob`` raises NotFound for one that is not here."""
+    """What the door shows, asked of the rooms that own it. ``open_blob`` raises NotFound for one that is not here.
+
+    ``receiving`` takes a migration's stream (VM and migration id), or raises Conflict for one that nobody waits for.
+    """
 
     serial_log: Callable[[str], Path]
     serial_socket: Callable[[str], Path]
     open_blob: Callable[[str, ImageFormat], BinaryIO]
+    receiving: Receiving = _receive_nothing
 
 
 class Door:
@@ -118,6 +133,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._vm(match[1], match[2], url.query)
         elif match := _BLOB_PATH.fullmatch(url.path):
             self._blob(match[1])
+        elif match := _MIGRATION_PATH.fullmatch(url.path):
+            self._migration(match[1], match[2])
         else:
             self._refuse(HTTPStatus.NOT_FOUND, "no such path")
 
@@ -164,13 +181,30 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.NOT_FOUND, "that VM does not run here")
             return
         with serial:
-            self.send_response(HTTPStatus.SWITCHING_PROTOCOLS)
-            self.send_header("Connection", "Upgrade")
-            self.send_header("Upgrade", "ucloud-console")
-            self.end_headers()
-            self.wfile.flush()
-            self.close_connection = True
+            self._switch("ucloud-console")
             join_streams(self.connection, serial)
+
+    def _migration(self, vm_id: str, migration_id: str) -> None:
+        if self.headers.get("Upgrade", "").lower() != MIGRATION_PROTOCOL:
+            self._refuse(HTTPStatus.UPGRADE_REQUIRED, f"ask with Upgrade: {MIGRATION_PROTOCOL}")
+            return
+        with contextlib.ExitStack() as stack:
+            try:
+                carry = stack.enter_context(self.server.offers.receiving(vm_id, migration_id))
+            except Error as error:
+                self._refuse(HTTPStatus.CONFLICT, error.message)
+                return
+            self._switch(MIGRATION_PROTOCOL)
+            carry(self.connection)
+
+    def _switch(self, protocol: str) -> None:
+        """The end of HTTP on this connection."""
+        self.send_response(HTTPStatus.SWITCHING_PROTOCOLS)
+        self.send_header("Connection", "Upgrade")
+        self.send_header("Upgrade", protocol)
+        self.end_headers()
+        self.wfile.flush()
+        self.close_connection = True
 
     def _blob(self, digest: str) -> None:
         file = self._open_blob(digest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 from collections.abc import Callable
@@ -10,25 +11,38 @@ from dataclasses import dataclass
 from ucloud import __version__
 from ucloud.agent.reports import Reports
 from ucloud.config import HostSection
+from ucloud.errors import Error
 from ucloud.hypervisor.api import Hypervisor
-from ucloud.model.seen import SeenHost
+from ucloud.hypervisor.guard_protocol import Hello
+from ucloud.model.seen import SeenHost, SeenPool
 from ucloud.storage.collection import plan_collection
-from ucloud.storage.directory_pool import DirectoryPool
+from ucloud.storage.open import is_shared, pool_id_of
+from ucloud.storage.pool import Pool
+from ucloud.storage.proof import PoolProof, Proof
 from ucloud.system.clock import Clock, format_time
 
+logger = logging.getLogger(__name__)
+
 MIB = 2**20
+REPORT_S = 10.0
+STRANGERS_SHOWN = 20
 PARTS_AGE_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class HostPass:
     """``dropped`` tells the digests whose tombstones stand in the wanted documents, ``needed`` those that VMs need;
-    ``known`` tells the VMs that have a wanted document."""
+    ``known`` tells the VMs that have a wanted document. ``guard`` asks the guard how it is, ``underlay_address`` the
+    network where this host is.
+    """
 
     host: HostSection
     hypervisor: Hypervisor
-    pool: DirectoryPool
+    pool: Pool
+    proof: PoolProof
     reports: Reports
+    guard: Callable[[], Hello]
+    underlay_address: Callable[[], str]
     dropped: Callable[[], frozenset[str]]
     needed: Callable[[], frozenset[str]]
     known: Callable[[], frozenset[str]]
@@ -38,8 +52,17 @@ class HostPass:
         self.hypervisor.trim_logs(limit_kib=self.host.serial_log_kib)
         self.pool.clean_parts(PARTS_AGE_S)
         self._collect_blobs()
-        self.reports.write_host(self._observe())
-        return self.host.report_s
+        proof = self.proof.look()
+        self.reports.write_host(self._observe(proof, self._ask_guard()))
+        return min(REPORT_S, proof.look_again_s)
+
+    def _ask_guard(self) -> Hello | None:
+        """None if it does not answer: its host says so, and tells all the rest."""
+        try:
+            return self.guard()
+        except Error as error:
+            logger.warning("%s", error.message)
+            return None
 
     def _collect_blobs(self) -> None:
         dropped = self.dropped()
@@ -54,7 +77,7 @@ class HostPass:
         for blob in deletable:
             self.pool.delete_blob(blob.digest, blob.format)
 
-    def _observe(self) -> SeenHost:
+    def _observe(self, proof: Proof, guard: Hello | None) -> SeenHost:
         usage = self.pool.usage()
         return SeenHost(
             host_id=self.host.id,
@@ -71,11 +94,23 @@ class HostPass:
             door=f"https://{self.host.door_listen}",
             pool_full=usage.near_full,
             images=tuple(sorted(blob.digest for blob in self.pool.list_blobs())),
-            problems=self._problems(),
+            problems=self._problems(proof, guard),
+            underlay_address=self.underlay_address(),
+            pool=SeenPool(pool_id_of(self.host), proof.fence, proof.proved_with),
+            longest_gap_s=round(guard.longest_gap_s, 3) if guard else 0.0,
+            members_version=guard.members_version if guard else 0,
         )
 
-    def _problems(self) -> tuple[str, ...]:
-        """What an operator should look at. What nobody wants is left alone (law 5), but not in silence."""
-        known = self.known()
-        strangers = sorted((set(self.hypervisor.vm_ids()) | set(self.pool.list_volumes())) - known)
-        return tuple(f"vm {vm_id} is here, but the cloud knows no such VM: left alone" for vm_id in strangers[:20])
+    def _problems(self, proof: Proof, guard: Hello | None) -> tuple[str, ...]:
+        """What an operator should look at. What nobody wants is left alone (law 5), but not in silence.
+
+        A volume in a pool that is shared may be another host's, of which nothing is known here.
+        """
+        problems = [proof.problem] if proof.problem else []
+        if guard is None:
+            return (*problems, "the guard does not answer")
+        if guard.stuck:
+            problems.append(f"the guard could not stop vm {', '.join(guard.stuck)}")
+        found = set(self.hypervisor.vm_ids()) | (set() if is_shared(self.host) else set(self.pool.list_volumes()))
+        strangers = sorted(found - self.known())[:STRANGERS_SHOWN]
+        return (*problems, *(f"vm {vm_id} is here, but the cloud knows no such VM: left alone" for vm_id in strangers))

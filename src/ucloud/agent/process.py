@@ -7,12 +7,15 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from ucloud.agent.adoption import Adoption
 from ucloud.agent.blobs import BlobPasses, blob_opener
 from ucloud.agent.door import Door, Offers
 from ucloud.agent.host import HostPass
+from ucloud.agent.migrations import Migrations
 from ucloud.agent.networks import NetworkPasses
 from ucloud.agent.reports import Reports
 from ucloud.agent.resources import HostResources
+from ucloud.agent.streams import Streams
 from ucloud.agent.vms import VmPasses
 from ucloud.agent.wishes import Wishes
 from ucloud.config import Config
@@ -23,13 +26,15 @@ from ucloud.hypervisor.watcher import GuestWatcher
 from ucloud.metadata.room import MetadataRoom
 from ucloud.network.room import NetworkRoom
 from ucloud.reconcile.loop import Loop
-from ucloud.storage.directory_pool import DirectoryPool
+from ucloud.storage.open import open_pool, open_proof
 from ucloud.store import keys
 from ucloud.store.api import WatchEvent
 from ucloud.store.cache import Cache
 from ucloud.store.codec import decode
 from ucloud.store.connect import open_store
 from ucloud.system.clock import SystemClock
+from ucloud.system.door import door_context
+from ucloud.system.history import open_history
 
 logger = logging.getLogger(__name__)
 
@@ -62,21 +67,45 @@ class Agent:
         self._wishes = Wishes(self._cache)
         self._reports = Reports(self._store, config.host.id, self._clock)
         self._hypervisor = open_hypervisor(config.host)
-        self._pool = DirectoryPool(config.host.pool_directory, reserve_percent=config.host.pool_reserve_percent)
+        self._pool = open_pool(config.host)
+        self._proof = open_proof(config.host, self._clock)
+        self._guard = GuardClient(config.host.run_directory / "guard.sock")
         self._watcher = GuestWatcher(lambda vm_id: self._vms.wake(vm_id))
-        offers = Offers(self._hypervisor.serial_log, self._hypervisor.serial_socket, self._pool.open_blob)
-        self._door = Door(config, offers)
+        self._history = open_history(config.log.history_socket, source=f"agent/{config.host.id}")
         networks = self._open_networks()
+        self._migrations = self._open_migrations()
+        self._door = Door(config, self._offers())
         blobs = self._open_blobs()
         self._networks = Loop("networks", networks.run, clock=self._clock)
         self._blobs = Loop("blobs", blobs.run, clock=self._clock, workers=BLOB_WORKERS)
         self._vms = Loop("vms", self._open_vms(networks, blobs).run, clock=self._clock, workers=VM_WORKERS)
         self._hosts = Loop("host", self._open_host().run, clock=self._clock)
 
+    def _offers(self) -> Offers:
+        return Offers(
+            self._hypervisor.serial_log,
+            self._hypervisor.serial_socket,
+            self._pool.open_blob,
+            self._migrations.receiving,
+        )
+
+    def _open_migrations(self) -> Migrations:
+        config = self._config
+        context = door_context(config.store.ca_file, config.host.cert_file, config.host.key_file)
+        self._streams = Streams(context, on_end=lambda vm_id: self._vms.wake(vm_id))
+        return Migrations(
+            self._hypervisor,
+            self._resources,
+            self._streams,
+            self._history,
+            config.host.id,
+            find=self._wishes.vm,
+        )
+
     def _open_networks(self) -> NetworkPasses:
         config = self._config
         firewall = FirewallRoom(config.network)
-        network = NetworkRoom(config.host, config.network, firewall.gateway_rules)
+        self._network = network = NetworkRoom(config.host, config.network, firewall.gateway_rules)
         metadata = MetadataRoom(config.host, config.network)
         self._resources = HostResources(
             self._store,
@@ -85,8 +114,9 @@ class Agent:
             firewall=firewall,
             metadata=metadata,
             pool=self._pool,
-            guard=GuardClient(config.host.run_directory / "guard.sock"),
+            guard=self._guard,
             wishes=self._wishes,
+            history=self._history,
         )
         return NetworkPasses(
             network,
@@ -117,6 +147,8 @@ class Agent:
             is_ready=networks.is_ready,
             why_missing=blobs.why_missing,
             watcher=self._watcher,
+            migrations=self._migrations,
+            adoption=Adoption(self._resources.locks),
             clock=self._clock,
         )
 
@@ -125,7 +157,10 @@ class Agent:
             self._config.host,
             self._hypervisor,
             self._pool,
+            self._proof,
             self._reports,
+            guard=self._guard.hello,
+            underlay_address=self._network.underlay_address,
             dropped=self._wishes.dropped,
             needed=self._wishes.wanted_digests,
             known=self._wishes.vm_ids,
@@ -150,9 +185,11 @@ class Agent:
     def stop(self) -> None:
         for loop in (self._vms, self._blobs, self._networks, self._hosts):
             loop.stop()
+        self._streams.close()
         self._watcher.close()
         self._cache.stop()
         self._door.stop()
+        self._proof.close()
         self._store.close()
 
     def _wake_all(self) -> None:

@@ -6,6 +6,7 @@ import threading
 from dataclasses import replace
 
 from ucloud.errors import Conflict, StoreError
+from ucloud.model.migration import MigrationState
 from ucloud.model.seen import GuestState, SeenHost, SeenNetwork, SeenVm
 from ucloud.store import keys
 from ucloud.store.api import Delete, Item, Put, Store, Txn, unchanged
@@ -16,6 +17,7 @@ from ucloud.system.clock import Clock
 Report = SeenVm | SeenNetwork | SeenHost
 
 _HOST_REPORT = "self"
+_MOVES = (MigrationState.RESUMED, MigrationState.COMPLETED, MigrationState.WITHDRAWN)
 _TOLD = (GuestState.STOPPED, GuestState.CRASHED, GuestState.FAILED, GuestState.PAUSED)
 
 
@@ -119,6 +121,9 @@ def what_happened(before: SeenVm | None, after: SeenVm) -> tuple[str, str] | Non
         return "vm_restarted", f"restarted, for the {after.restarts}. time, because {before.reason or 'it ended'}"
     if after.state is was:
         return None
+    if after.migration is not None and after.migration.state in _MOVES:
+        arrived = after.migration.state is MigrationState.RESUMED and after.state is GuestState.RUNNING
+        return ("vm_moved", f"runs here now, boot {after.boots}") if arrived else None
     if after.state is GuestState.RUNNING:
         return None if was in (GuestState.STOPPING, GuestState.UNKNOWN) else ("vm_started", f"runs boot {after.boots}")
     if after.state in _TOLD:

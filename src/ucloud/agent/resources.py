@@ -10,7 +10,6 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Protocol
 
 from ucloud.agent.locks import Locks
@@ -20,11 +19,13 @@ from ucloud.firewall.room import FirewallRoom
 from ucloud.hypervisor.guard_client import GuardClient
 from ucloud.hypervisor.resources import Disk, DiskLayer, Resources, Tap
 from ucloud.metadata.room import MetadataRoom
+from ucloud.model.seen import Fence
 from ucloud.model.wanted import WantedNetwork, WantedNic, WantedVm
 from ucloud.network.room import NetworkRoom
 from ucloud.storage.pool import LayerSource, Pool
 from ucloud.store import keys
 from ucloud.store.api import Store
+from ucloud.system.history import History
 
 GIB = 2**30
 
@@ -51,6 +52,7 @@ class HostResources:
         pool: Pool,
         guard: GuardClient,
         wishes: Wishes,
+        history: History,
     ) -> None:
         self._store = store
         self._host = host
@@ -60,9 +62,14 @@ class HostResources:
         self._pool = pool
         self._guard = guard
         self._wishes = wishes
-        self._locks = Locks(store, host.id)
+        self._locks = Locks(store, host.id, history)
+        self._pool_fence = Fence.VERB if host.pool_kind == "fenced" else Fence.LOCK
         self._held: set[str] = set()
         self._rules = threading.Lock()
+
+    @property
+    def locks(self) -> Locks:
+        return self._locks
 
     def load(self) -> None:
         """Which run locks an earlier agent of this host holds."""
@@ -73,15 +80,44 @@ class HostResources:
         """Everything for one start; the taps' descriptors are closed at the end, QEMU has its own by then."""
         incarnation = self._guard.hello().incarnation
         self._held.add(wanted.vm_id)  # before: an answer that never comes may still be a lock
-        self._locks.take(wanted.vm_id, generation=wanted.generation, incarnation=incarnation)
-        disk = self._ensure_disk(wanted, uid)
-        self.write_documents(wanted)
-        with contextlib.ExitStack() as stack:
-            taps = [Tap(nic.id, self._open_tap(stack, nic), self._network.mtu) for nic in wanted.nics]
-            self.ensure_rules()
-            for nic in wanted.nics:
+        self._locks.take(
+            wanted.vm_id,
+            generation=wanted.generation,
+            incarnation=incarnation,
+            failover=wanted.failover,
+            pool_id=wanted.pool_id,
+        )
+        self._pool.acquire(wanted.vm_id, incarnation=incarnation)
+        self._ensure_disk(wanted, uid)
+        with self._taps(wanted, pinned=True) as taps:
+            yield self._resources(wanted, taps, incarnation)
+
+    @contextlib.contextmanager
+    def prepared_for_arrival(self, wanted: WantedVm) -> Iterator[Resources]:
+        """Everything for a QEMU that waits for its guest: no run lock, its disk only looked at, and frames for its
+        NICs go on to where it runs.
+        """
+        incarnation = self._guard.hello().incarnation
+        with self._taps(wanted, pinned=False) as taps:
+            yield self._resources(wanted, taps, incarnation)
+
+    def take_over(self, wanted: WantedVm, *, incarnation: str, arrived: bool, moved_from: str) -> None:
+        """The run lock is ours, and the guest is about to go on: its disk and its frames are, too.
+
+        ``arrived`` from ``moved_from`` ("" if nobody says so any more), or it never left.
+        """
+        self._held.add(wanted.vm_id)
+        self._pool.acquire(wanted.vm_id, incarnation=incarnation, moved_from=moved_from)
+        for nic in wanted.nics:
+            if arrived:
+                self._network.pin_nic(nic)
+            else:
                 self._network.ensure_nic(nic, name=wanted.name)
-            yield Resources(disk, tuple(taps))
+
+    def unplug(self, wanted: WantedVm) -> None:
+        """The guest stands still here and may soon run elsewhere: no frame for it ends here any more."""
+        for nic in wanted.nics:
+            self._network.unplug_nic(nic.id)
 
     def write_documents(self, wanted: WantedVm) -> None:
         """The VM's metadata, as of now: a key added at runtime is seen at the guest's next request."""
@@ -103,11 +139,11 @@ class HostResources:
             nics, networks = self._wishes.nics_and_networks()
             self._firewall.ensure(nics, networks)
 
-    def release_lock(self, vm_id: str) -> None:
+    def release_lock(self, wanted: WantedVm) -> None:
         """Nothing of the VM runs here any more."""
-        if vm_id in self._held:
-            self._locks.release(vm_id)
-            self._held.discard(vm_id)
+        if wanted.vm_id in self._held:
+            self._locks.release(wanted.vm_id, generation=wanted.generation)
+            self._held.discard(wanted.vm_id)
 
     def remove(self, wanted: WantedVm) -> None:
         """Take away all that was made for a VM, whose process has ended. Only for its tombstone.
@@ -121,21 +157,36 @@ class HostResources:
         if not wanted.keep_disk:
             self._pool.delete_volume(wanted.vm_id)
 
-    def _open_tap(self, stack: contextlib.ExitStack, nic: WantedNic) -> int:
+    def _open_tap(self, stack: contextlib.ExitStack, nic: WantedNic) -> Tap:
         descriptor = self._network.open_tap(nic)
         stack.callback(os.close, descriptor)
-        return descriptor
+        return Tap(nic.id, descriptor, self._network.mtu, device=self._network.tap_name(nic.id))
 
-    def _ensure_disk(self, wanted: WantedVm, uid: int) -> Disk:
+    @contextlib.contextmanager
+    def _taps(self, wanted: WantedVm, *, pinned: bool) -> Iterator[tuple[Tap, ...]]:
+        """Open and connected, with documents and rules in place before that."""
+        self.write_documents(wanted)
+        with contextlib.ExitStack() as stack:
+            taps = [self._open_tap(stack, nic) for nic in wanted.nics]
+            self.ensure_rules()
+            for nic in wanted.nics:
+                self._network.ensure_nic(nic, name=wanted.name, pinned=pinned)
+            yield tuple(taps)
+
+    def _resources(self, wanted: WantedVm, taps: tuple[Tap, ...], incarnation: str) -> Resources:
+        image = wanted.image
+        source = self._pool.disk(wanted.vm_id, image.digest, image.format, incarnation=incarnation)
+        disk = Disk(_layer(source.top), tuple(_layer(layer) for layer in source.backing), source.direct)
+        return Resources(disk, taps, incarnation, self._pool_fence)
+
+    def _ensure_disk(self, wanted: WantedVm, uid: int) -> None:
         image = wanted.image
         size_bytes = wanted.disk_gib * GIB
         self._pool.ensure_volume(
             wanted.vm_id, image_digest=image.digest, image_format=image.format, size_bytes=size_bytes, uid=uid
         )
         self._pool.grow_volume(wanted.vm_id, size_bytes)
-        source = self._pool.disk(wanted.vm_id, image.digest, image.format)
-        return Disk(_layer(source.top), tuple(_layer(layer) for layer in source.backing))
 
 
 def _layer(layer: LayerSource) -> DiskLayer:
-    return DiskLayer(Path(layer.location), layer.format.value)
+    return DiskLayer(layer.location, layer.format.value, layer.driver)

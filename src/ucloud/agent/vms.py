@@ -6,11 +6,15 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from ucloud.agent.adoption import Adoption
+from ucloud.agent.migrations import Migrations
 from ucloud.agent.reports import Reports
 from ucloud.agent.resources import HostResources
-from ucloud.errors import Error
+from ucloud.errors import Conflict, Error
+from ucloud.hypervisor.actions import Continue, Listen, Now, ObservedVm, Plan, Remove, Send, Start
 from ucloud.hypervisor.api import Hypervisor
-from ucloud.hypervisor.plan import Now, ObservedVm, Plan, Remove, Start, plan_vm
+from ucloud.hypervisor.migration_plan import plan_pass
+from ucloud.hypervisor.plan import LOCKED_AGAIN_S
 from ucloud.hypervisor.seen import summarise
 from ucloud.hypervisor.watcher import GuestWatcher
 from ucloud.model.seen import GuestState, SeenVm
@@ -24,6 +28,7 @@ ACTIONS_LIMIT = 8  # in one pass; a plan that never rests is a mistake that must
 RESYNC_S = 30.0
 LOOK_AGAIN_S = 0.5  # nobody will tell: the guard is away, or QEMU is just starting or ending
 _RESTS = (GuestState.STOPPED, GuestState.CRASHED, GuestState.GONE)
+_VOLUME_LOCKED = "volume_locked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,8 @@ class VmPasses:
     is_ready: Callable[[str], bool]
     why_missing: Callable[[WantedImage], str]
     watcher: GuestWatcher
+    migrations: Migrations
+    adoption: Adoption
     clock: Clock
 
     def run(self, vm_id: str) -> float | None:
@@ -47,9 +54,9 @@ class VmPasses:
         entry = self.find(vm_id)
         wanted = entry.value if entry else None
         try:
-            plan, observed = self._work(vm_id, wanted)
+            plan, observed = self._work(vm_id, entry)
             if wanted and plan.action is None:
-                self._settle(wanted, plan)
+                self._settle(wanted, plan, observed)
         except Error as error:
             self._report_failure(vm_id, entry, error)
             raise
@@ -73,38 +80,78 @@ class VmPasses:
         path = self.hypervisor.events_socket(observed.vm_id)
         return self.watcher.watch(observed.vm_id, pid=process.pid, path=path)
 
-    def _work(self, vm_id: str, wanted: WantedVm | None) -> tuple[Plan, ObservedVm]:
+    def _work(self, vm_id: str, entry: Entry[WantedVm] | None) -> tuple[Plan, ObservedVm]:
         """Act until there is nothing to do, or to be waited for. Returns the last plan and what it stood on."""
+        wanted = entry.value if entry else None
         for _ in range(ACTIONS_LIMIT):
-            observed = self.hypervisor.observe(vm_id)
-            plan = plan_vm(wanted, observed, self._now())
+            observed = self._observe(vm_id, wanted)
+            plan = self._plan(entry, observed)
             if plan.action is None:
                 break
-            missing = self._why_not_yet(wanted) if isinstance(plan.action, Start) else ""
+            missing = self._why_not_yet(wanted) if isinstance(plan.action, Start | Listen) else ""
             if missing:
                 return replace(plan, state=GuestState.PREPARING, reason=missing, action=None), observed
             logger.info("vm %s: %s (%s)", vm_id, type(plan.action).__name__.lower(), plan.reason or plan.state)
-            self._act(vm_id, wanted, plan)
+            try:
+                self._act(vm_id, wanted, plan, observed)
+            except Conflict as error:
+                if error.code != _VOLUME_LOCKED:
+                    raise
+                return self._waiting(plan, error), observed
         return plan, observed
 
-    def _act(self, vm_id: str, wanted: WantedVm | None, plan: Plan) -> None:
-        if isinstance(plan.action, Start) and wanted:
-            uid = self.hypervisor.prepare(vm_id).uid
-            with self.resources.prepared(wanted, uid=uid) as resources:
-                self.hypervisor.start(wanted, plan.action, resources, self._now())
-        elif plan.action is not None:
-            if isinstance(plan.action, Remove) and wanted:
-                self.resources.remove(wanted)
-            self.hypervisor.apply(vm_id, plan.action, self._now())
+    def _observe(self, vm_id: str, wanted: WantedVm | None) -> ObservedVm:
+        """What is there, and whether it may go on: a copy that has not run has no run lock yet."""
+        observed = self.hypervisor.observe(vm_id)
+        process = observed.process
+        if process is None or not process.running or observed.record.incoming:
+            return observed
+        why = self.adoption.why_disowned(process, pool_id=wanted.pool_id if wanted else "")
+        return replace(observed, disowned=why) if why else observed
 
-    def _settle(self, wanted: WantedVm, plan: Plan) -> None:
+    def _plan(self, entry: Entry[WantedVm] | None, observed: ObservedVm) -> Plan:
+        wanted, now = entry.value if entry else None, self._now()
+        plan = plan_pass(wanted, observed, now)
+        if entry is None or observed.process is None or not plan.needs_lock:
+            return plan
+        return plan_pass(wanted, observed, now, self.resources.locks.view(observed.process, entry))
+
+    def _act(self, vm_id: str, wanted: WantedVm | None, plan: Plan, observed: ObservedVm) -> None:
+        now = self._now()
+        match plan.action:
+            case Start() as action if wanted:
+                uid = self.hypervisor.prepare(vm_id, wanted.machine).uid
+                with self.resources.prepared(wanted, uid=uid) as resources:
+                    self.hypervisor.start(wanted, action, resources, now)
+            case Listen() as action if wanted:
+                self.migrations.listen(wanted, action, now)
+            case Send() as action if wanted:
+                self.migrations.send(wanted, action)
+            case Continue() as action if wanted:
+                self.migrations.go_on(wanted, observed, action, now)
+            case Remove() as action if wanted:
+                self.resources.remove(wanted)
+                self.hypervisor.apply(vm_id, action, now)
+            case action if action is not None:
+                self.hypervisor.apply(vm_id, action, now)
+
+    def _waiting(self, plan: Plan, error: Error) -> Plan:
+        """Its disk is still another's: asked again soon, and never forced."""
+        again_s = self.clock.monotonic_s() + LOCKED_AGAIN_S
+        state = GuestState.PREPARING if isinstance(plan.action, Start) else plan.state
+        return replace(
+            plan, state=state, action=None, reason=f"waits for the disk's lock: {error.message}", wake_at_s=again_s
+        )
+
+    def _settle(self, wanted: WantedVm, plan: Plan, observed: ObservedVm) -> None:
         """What follows from a rest: documents of a running guest are fresh, nothing is left of one that is gone."""
+        self.migrations.settle(wanted, plan, observed)
         if plan.state is GuestState.GONE:
             self.resources.remove(wanted)  # also where there never were files of the VM itself
-        elif plan.state in (GuestState.RUNNING, GuestState.PAUSED):
+        elif plan.state is GuestState.RUNNING or (plan.state is GuestState.PAUSED and plan.migration is None):
             self.resources.write_documents(wanted)
         if plan.state in _RESTS:
-            self.resources.release_lock(wanted.vm_id)
+            self.resources.release_lock(wanted)
 
     def _why_not_yet(self, wanted: WantedVm | None) -> str:
         """What a start has to wait for, "" for nothing. Whoever makes it ready wakes the VM."""

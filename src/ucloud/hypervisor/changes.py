@@ -4,22 +4,41 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ucloud.hypervisor.plan import Action, CancelStop, Collect, Kill, Now, PowerDown, Quit, Resume, Start
+from ucloud.hypervisor.actions import (
+    Action,
+    Arrived,
+    CancelStop,
+    Collect,
+    Kill,
+    Listen,
+    Now,
+    PowerDown,
+    Quit,
+    Resume,
+    Send,
+    Start,
+)
 from ucloud.hypervisor.record import RESTARTS_IN_WINDOW, End, VmRecord
 from ucloud.model.wanted import WantedVm
 from ucloud.system.clock import format_time
 
 
 def record_start(record: VmRecord, wanted: WantedVm, action: Start, now: Now, *, accelerator: str) -> VmRecord:
-    """Written before the start: a start that did not happen then looks like a lost one, and is repeated."""
-    restarted = (*record.restarted_at_s, now.monotonic_s)[-RESTARTS_IN_WINDOW:] if action.again else ()
+    """Written before the start: a start that did not happen then looks like a lost one, and is repeated.
+
+    One that waited for the disk is the same start as before, and counts once.
+    """
+    restarts = record.restarts if action.waited else record.restarts + 1 if action.again else 0
+    restarted = record.restarted_at_s if action.waited else ()
+    if action.again:
+        restarted = (*record.restarted_at_s, now.monotonic_s)[-RESTARTS_IN_WINDOW:]
     return VmRecord(
         vm_id=record.vm_id,
         host_boot_id=record.host_boot_id,
         generation=wanted.generation,
         spec_generation=wanted.spec_generation,
         boots=action.boots,
-        restarts=record.restarts + 1 if action.again else 0,
+        restarts=restarts,
         restarted_at_s=restarted,
         started_at=format_time(now.wall),
         cpus=wanted.cpus,
@@ -27,6 +46,12 @@ def record_start(record: VmRecord, wanted: WantedVm, action: Start, now: Now, *,
         disk_gib=wanted.disk_gib,
         accelerator=accelerator,
     )
+
+
+def record_listen(record: VmRecord, wanted: WantedVm, action: Listen, now: Now, *, accelerator: str) -> VmRecord:
+    """Written before the start of a QEMU that waits for its guest: what is of that name has not run."""
+    started = record_start(record, wanted, Start(action.boots), now, accelerator=accelerator)
+    return replace(started, migration_id=action.migration_id, incoming=True)
 
 
 def record_action(record: VmRecord, action: Action, now: Now) -> VmRecord:
@@ -40,6 +65,10 @@ def record_action(record: VmRecord, action: Action, now: Now) -> VmRecord:
             return _record_no_stop(record)
         case Resume():
             return replace(record, resumed_at_s=now.monotonic_s)
+        case Send(migration_id=migration_id):
+            return replace(record, migration_id=migration_id)
+        case Arrived():
+            return replace(record, incoming=False)
     return record
 
 

@@ -9,7 +9,6 @@ quit. Any other end of QEMU is a crash. A guest's reset just resets.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ from ucloud.model.machine import Machine
 
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 _SERIAL_LOG_SET = 1
+_NBD_RECONNECT_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,9 @@ class Descriptors:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Everything one start of QEMU is made of."""
+    """Everything one start of QEMU is made of. ``incoming``: its guest comes from another host and stands still
+    until it is told to go on; nothing else differs, or the two would not be the same machine.
+    """
 
     program: str
     name: str
@@ -55,6 +57,7 @@ class Launch:
     disk: Disk
     nics: tuple[NicDevice, ...]
     descriptors: Descriptors
+    incoming: bool = False
 
 
 def render_command_line(launch: Launch) -> tuple[str, ...]:
@@ -68,6 +71,7 @@ def render_command_line(launch: Launch) -> tuple[str, ...]:
         *("-object", "rng-random,id=rng0,filename=/dev/urandom"),
         *("-device", f"virtio-rng-pci,id=rng,rng=rng0,bus=pcie.0,addr={launch.machine.slots[RNG]:#04x}"),
         *("-device", "pvpanic"),
+        *(("-S", "-incoming", "defer") if launch.incoming else ()),
     )
 
 
@@ -81,7 +85,7 @@ def render_disk_nodes(disk: Disk) -> list[dict[str, Any]]:
     nodes: list[dict[str, Any]] = []
     below: str | None = None
     for depth, layer in reversed(list(enumerate((disk.top, *disk.backing)))):
-        node = _render_layer(layer, name=f"root-{depth}", writable=depth == 0)
+        node = _render_layer(layer, name=f"root-{depth}", writable=depth == 0, direct=depth == 0 and disk.direct)
         if layer.format == "qcow2":
             node["backing"] = below  # None: even if the image's header names one
         nodes.append(node)
@@ -89,10 +93,20 @@ def render_disk_nodes(disk: Disk) -> list[dict[str, Any]]:
     return nodes
 
 
-def _render_layer(layer: DiskLayer, *, name: str, writable: bool) -> dict[str, Any]:
-    file = {"driver": "file", "filename": str(layer.path), "locking": "on"}
-    common: Mapping[str, Any] = {"read-only": not writable, "discard": "unmap"} if writable else {"read-only": True}
-    return {"node-name": name, "driver": layer.format, **common, "file": {**file, **common}}
+def _render_layer(layer: DiskLayer, *, name: str, writable: bool, direct: bool) -> dict[str, Any]:
+    common: dict[str, Any] = {"read-only": not writable, "discard": "unmap"} if writable else {"read-only": True}
+    if direct:
+        common["cache"] = {"direct": True}
+    return {"node-name": name, "driver": layer.format, **common, "file": {**_render_protocol(layer), **common}}
+
+
+def _render_protocol(layer: DiskLayer) -> dict[str, Any]:
+    if layer.driver == "file":
+        return {"driver": "file", "filename": layer.location, "locking": "on"}
+    address, _, export = layer.location.partition("/")
+    host, _, port = address.rpartition(":")
+    server = {"type": "inet", "host": host.strip("[]"), "port": port}
+    return {"driver": "nbd", "server": server, "export": export, "reconnect-delay": _NBD_RECONNECT_S}
 
 
 def _render_process(launch: Launch) -> tuple[str, ...]:

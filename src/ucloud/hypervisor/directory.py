@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ucloud.errors import GuestError
-from ucloud.hypervisor.machine import lowest_free_uid, new_machine
+from ucloud.hypervisor.machine import lowest_free_uid, new_machine, settled_machine
 from ucloud.hypervisor.record import VmRecord, in_this_boot
 from ucloud.model.machine import Machine
 from ucloud.store.codec import from_plain, to_plain
@@ -57,14 +57,18 @@ class VmDirectories:
     def write_machine(self, machine: Machine) -> None:
         files.write_json(self._state_of(machine.vm_id) / "machine.json", to_plain(machine))
 
-    def ensure_machine(self, vm_id: str, *, uid_base: int, machine_type: str) -> Machine:
-        """The VM's machine, made and stored if this is its first start: then with the lowest free uid."""
+    def ensure_machine(self, vm_id: str, *, uid_base: int, machine_type: str, stored: Machine | None = None) -> Machine:
+        """The VM's machine: ``stored`` if it brought one along, else made at its first start anywhere, with the
+        lowest free uid. It is in its file at the return.
+        """
         with self._uids:
-            machine = self.read_machine(vm_id)
+            here = self.read_machine(vm_id)
+            machine = settled_machine(here, stored)
             if machine is None:
                 others = (self.read_machine(other) for other in self.vm_ids())
                 uid = lowest_free_uid(uid_base, (other.uid for other in others if other))
                 machine = new_machine(vm_id, uid=uid, machine_type=machine_type)
+            if machine != here:
                 self.write_machine(machine)
         return machine
 

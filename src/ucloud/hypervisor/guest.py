@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ucloud.errors import GuestError, Unavailable
-from ucloud.hypervisor.plan import Guest
+from ucloud.hypervisor.actions import Guest
+from ucloud.hypervisor.migration_status import MigrationStatus, parse_migration
 from ucloud.hypervisor.qmp import Qmp
 
 _QMP_TIMEOUT_S = 3.0
@@ -17,18 +19,31 @@ _GUESTS = {
     "guest-panicked": Guest.CRASHED,
     "internal-error": Guest.CRASHED,
     "io-error": Guest.IO_ERROR,
+    "inmigrate": Guest.INCOMING,
+    "postmigrate": Guest.SENT,
+    "finish-migrate": Guest.FINISHING,
 }
 
 
-def ask_guest(qmp_socket: Path) -> tuple[Guest, str]:
-    """The guest's state and QEMU's version; SILENT and "" without an answer."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """QEMU's answers: the guest's state, QEMU's version, and its last migration; SILENT and nothing without one."""
+
+    guest: Guest = Guest.SILENT
+    version: str = ""
+    migration: MigrationStatus = field(default_factory=MigrationStatus)
+
+
+def ask_guest(qmp_socket: Path, *, migration: bool = False) -> Asked:
+    """``migration``: ask for that as well. First, so that what is said to stand still afterwards did so before."""
     try:
         with Qmp.connect(qmp_socket, timeout_s=_QMP_TIMEOUT_S) as qmp:
+            moving = parse_migration(qmp.execute("query-migrate")) if migration else MigrationStatus()
             status, version = qmp.execute("query-status"), qmp.version
     except (Unavailable, GuestError):
-        return Guest.SILENT, ""
+        return Asked()
     word = status.get("status") if isinstance(status, dict) else None
-    return (_GUESTS.get(str(word), Guest.PAUSED) if word else Guest.SILENT), version
+    return Asked(_GUESTS.get(str(word), Guest.PAUSED) if word else Guest.SILENT, version, moving)
 
 
 def tell_qemu(qmp_socket: Path, command: str) -> Any:

@@ -10,18 +10,19 @@ import contextlib
 from collections.abc import Callable
 
 from ucloud.errors import Error, GuestError, Unavailable
+from ucloud.hypervisor.actions import Guest, Now, Quit
 from ucloud.hypervisor.changes import record_action, record_halt
 from ucloud.hypervisor.directory import VmDirectories
 from ucloud.hypervisor.guard_client import GuardClient
 from ucloud.hypervisor.guard_protocol import Named, VmProcess
 from ucloud.hypervisor.guest import ask_guest, tell_qemu
-from ucloud.hypervisor.plan import Guest, Now, Quit, own_end
+from ucloud.hypervisor.plan import own_end
 from ucloud.system.clock import Clock
 
 Say = Callable[[str], None]
 
 LOOK_EVERY_S = 0.25
-_ENDED = (Guest.POWERED_OFF, Guest.CRASHED)
+_ENDED = (Guest.POWERED_OFF, Guest.CRASHED, Guest.SENT, Guest.INCOMING)
 
 
 def halt_all(guard: GuardClient, directories: VmDirectories, clock: Clock, *, timeout_s: float, say: Say) -> None:
@@ -36,7 +37,7 @@ def halt_all(guard: GuardClient, directories: VmDirectories, clock: Clock, *, ti
     deadline_s = clock.monotonic_s() + timeout_s
     while running and clock.monotonic_s() < deadline_s:
         for process in running:
-            if ask_guest(directories.qmp_socket(process.vm_id))[0] in _ENDED:
+            if ask_guest(directories.qmp_socket(process.vm_id)).guest in _ENDED:
                 _tell(directories, process.vm_id, "quit")
         clock.sleep(LOOK_EVERY_S)
         running = _running(guard)
@@ -45,7 +46,7 @@ def halt_all(guard: GuardClient, directories: VmDirectories, clock: Clock, *, ti
 
 def _begin(directories: VmDirectories, vm_id: str, now: Now, timeout_s: float) -> None:
     """Note why the VM ends, then press its power button; what cannot be noted is stopped all the same."""
-    guest, _ = ask_guest(directories.qmp_socket(vm_id))
+    guest = ask_guest(directories.qmp_socket(vm_id)).guest
     with contextlib.suppress(GuestError, OSError):
         record = directories.read_record(vm_id)
         end = own_end(guest, record)  # that it had ended by itself stays true

@@ -58,6 +58,19 @@ def with_nics(machine: Machine, nic_ids: Iterable[str]) -> Machine:
     return machine if slots == machine.slots else replace(machine, slots=slots)
 
 
+def settled_machine(here: Machine | None, stored: Machine | None) -> Machine | None:
+    """The machine of a VM that has been on several hosts: ``stored`` came through the store with the VM, ``here`` is
+    this host's file. What the store says of the whole machine is the truth once it says anything: then the VM has
+    run with it. Slots that only this host knows yet, of devices that came since, are kept where they do not collide.
+    """
+    if here is None or stored is None:
+        return here or stored
+    used = set(stored.slots.values())
+    own = {name: slot for name, slot in here.slots.items() if name not in stored.slots and slot not in used}
+    settled = replace(stored, slots={**stored.slots, **own})
+    return here if settled == here else settled
+
+
 def lowest_free_uid(base: int, taken: Iterable[int]) -> int:
     used = set(taken)
     return next(uid for uid in range(base, base + len(used) + 1) if uid not in used)

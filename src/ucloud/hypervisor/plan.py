@@ -8,136 +8,35 @@ alone; an older document than the one that was worked on does nothing.
 
 from __future__ import annotations
 
-import datetime
-from dataclasses import dataclass
-from enum import StrEnum
-
+from ucloud.hypervisor.actions import (
+    CancelStop,
+    Collect,
+    Guest,
+    Kill,
+    Now,
+    ObservedVm,
+    Plan,
+    PowerDown,
+    Quit,
+    Remove,
+    Resume,
+    Start,
+)
 from ucloud.hypervisor.guard_protocol import VmProcess
 from ucloud.hypervisor.record import RESTART_WINDOW_S, RESTARTS_IN_WINDOW, End, VmRecord
 from ucloud.model.seen import GuestState
 from ucloud.model.vm import Power, Restart
 from ucloud.model.wanted import WantedVm
-from ucloud.system.clock import format_time
 
 ASK_AGAIN_S = 3.0  # guests miss the power button while they boot
 RESUME_AGAIN_S = 10.0
 QUIT_S = 10.0
+LOCKED_AGAIN_S = 1.0
+FROZEN = "held by the guard: it has no evidence that this host may go on"
 _WORDS_LIMIT = 200
-
-
-class Guest(StrEnum):
-    """What QEMU says of its guest. ``silent``: it runs, but did not answer; ``none``: there is no QEMU."""
-
-    NONE = "none"
-    RUNNING = "running"
-    PAUSED = "paused"
-    IO_ERROR = "io_error"
-    POWERED_OFF = "powered_off"
-    CRASHED = "crashed"
-    SILENT = "silent"
-
-
-@dataclass(frozen=True, slots=True)
-class ObservedVm:
-    """``unknown`` says why nothing is known of the process, "" if it is; ``has_files``: its directory is here.
-
-    ``qemu_version`` is that of the QEMU that runs, which may be older than the installed one. ``disowned`` says why
-    the process may not go on, "" if it may: for an agent that compares it with the VM's run lock (docs/failover.md).
-    """
-
-    vm_id: str
-    record: VmRecord
-    has_files: bool = False
-    process: VmProcess | None = None
-    guest: Guest = Guest.NONE
-    qemu_version: str = ""
-    unknown: str = ""
-    disowned: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Now:
-    """Both clocks at once: ``monotonic_s`` decides, ``wall`` is for people."""
-
-    monotonic_s: float
-    wall: datetime.datetime
-
-    def text(self, at_s: float) -> str:
-        """The wall-clock time of a monotonic one."""
-        return format_time(self.wall + datetime.timedelta(seconds=at_s - self.monotonic_s))
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Run boot ``boots``. ``again``: it ran already and ended by itself, so this counts as a restart."""
-
-    boots: int
-    again: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class PowerDown:
-    """Press the power button; the guest is killed ``timeout_s`` after the first time."""
-
-    timeout_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Quit:
-    """Let QEMU end in order: its guest has ended already, in the way ``end`` says."""
-
-    end: End
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """SIGKILL to exactly this process; ``end`` and ``detail`` are what is noted of it."""
-
-    generation: int
-    boots: int
-    end: End = End.STOPPED
-    detail: str = "killed: it did not power off in time"
-
-
-@dataclass(frozen=True, slots=True)
-class Collect:
-    """Note how an ended process ended, then let the guard forget it."""
-
-    end: End
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class CancelStop:
-    """Forget the deadline of a stop that is wanted no more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resume:
-    """Let a guest go on that QEMU paused because its storage failed or was full."""
-
-
-@dataclass(frozen=True, slots=True)
-class Remove:
-    """Remove the VM's files: all that is left of it in this room."""
-
-
-Action = Start | PowerDown | Quit | Kill | Collect | CancelStop | Resume | Remove
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """``action`` None: nothing to do, or wait until ``wake_at_s`` (monotonic; 0: until something changes).
-
-    ``state`` and ``reason`` are what to report of the VM meanwhile; ``until`` is the wait's end as text.
-    """
-
-    state: GuestState
-    action: Action | None = None
-    reason: str = ""
-    until: str = ""
-    wake_at_s: float = 0.0
+_LOCKED = "waits for the disk's lock"
+# What QEMU says, and ends, when its disk is open for writing elsewhere: of an image file, and of an NBD service.
+_LOCKED_WORDS = ('Failed to get "write" lock', 'Failed to get shared "write" lock', "is locked by", "volume_locked")
 
 
 def plan_vm(wanted: WantedVm | None, observed: ObservedVm, now: Now) -> Plan:
@@ -152,10 +51,12 @@ def plan_vm(wanted: WantedVm | None, observed: ObservedVm, now: Now) -> Plan:
     if observed.disowned:
         kill = Kill(process.generation, process.boots, End.LOST, observed.disowned)
         return Plan(GuestState.STOPPING, kill, observed.disowned)
+    if process.frozen and not (wanted and wanted.gone and not wanted.keep_disk):
+        return Plan(GuestState.PAUSED, reason=FROZEN)
     if wanted is None:
-        return Plan(_state_of(observed), reason="no document wants this VM; left alone")
+        return Plan(state_of(observed), reason="no document wants this VM; left alone")
     if (wanted.generation, wanted.boots) < (process.generation, process.boots):
-        return Plan(_state_of(observed), reason="the document is older than what runs; left alone")
+        return Plan(state_of(observed), reason="the document is older than what runs; left alone")
     why = _why_stop(wanted, process)
     return _plan_stopping(wanted, observed, process, now, why) if why else _plan_running(observed, process, now)
 
@@ -184,9 +85,9 @@ def _plan_running(observed: ObservedVm, process: VmProcess, now: Now) -> Plan:
             return Plan(GuestState.PAUSED, None, reason, now.text(again_s), again_s)
         return Plan(GuestState.PAUSED, Resume(), reason)
     if observed.record.stop_at_s and now.monotonic_s >= observed.record.stop_at_s:
-        return Plan(_state_of(observed), CancelStop())
+        return Plan(state_of(observed), CancelStop())
     reason = "QEMU does not answer" if observed.guest is Guest.SILENT else ""
-    return Plan(_state_of(observed), reason=reason)
+    return Plan(state_of(observed), reason=reason)
 
 
 def _plan_stopping(wanted: WantedVm, observed: ObservedVm, process: VmProcess, now: Now, why: str) -> Plan:
@@ -233,12 +134,21 @@ def _plan_ended(process: VmProcess, record: VmRecord) -> Plan:
         end, detail = record.end, record.end_detail
     elif process.lost:
         end, detail = End.LOST, "it ended with the guard or the host"
+    elif record.incoming:
+        end, detail = End.LOST, f"its copy was given up: {_describe_exit(process)}"
+    elif _found_disk_locked(process):
+        return Plan(GuestState.PREPARING, Collect(End.LOCKED, _LOCKED), _LOCKED)
     elif record.stop_at_s:
         end, detail = End.STOPPED, "QEMU ended while the guest was being stopped"
     else:
         end, detail = End.CRASHED, _describe_exit(process)
     state = GuestState.CRASHED if end is End.CRASHED else GuestState.STOPPED
     return Plan(state, Collect(end, detail), detail)
+
+
+def _found_disk_locked(process: VmProcess) -> bool:
+    """Whether it never ran: QEMU exits with 1 before its guest's first instruction."""
+    return process.exit_code == 1 and any(word in process.stderr_tail for word in _LOCKED_WORDS)
 
 
 def _describe_exit(process: VmProcess) -> str:
@@ -271,6 +181,11 @@ def _plan_by_policy(wanted: WantedVm, record: VmRecord, now: Now) -> Plan:
     """The wanted boot ran and ended. Only what the guest did by itself is the policy's business."""
     if record.end in (End.NONE, End.STOPPED, End.LOST):
         return Plan(GuestState.STARTING, Start(wanted.boots))
+    if record.end is End.LOCKED:
+        again_s = record.ended_at_s + LOCKED_AGAIN_S
+        if now.monotonic_s < again_s:
+            return Plan(GuestState.PREPARING, None, record.end_detail, wake_at_s=again_s)
+        return Plan(GuestState.PREPARING, Start(wanted.boots, waited=True), record.end_detail)
     crashed = record.end is End.CRASHED
     if wanted.restart is Restart.NEVER or (wanted.restart is Restart.ON_FAILURE and not crashed):
         return Plan(_ended_state(record), reason=record.end_detail)
@@ -293,6 +208,9 @@ def _ended_state(record: VmRecord) -> GuestState:
     return GuestState.CRASHED if record.end is End.CRASHED else GuestState.STOPPED
 
 
-def _state_of(observed: ObservedVm) -> GuestState:
-    paused = observed.guest in (Guest.PAUSED, Guest.IO_ERROR)
+def state_of(observed: ObservedVm) -> GuestState:
+    """The state of one that has a process."""
+    if observed.guest is Guest.INCOMING:
+        return GuestState.PREPARING
+    paused = observed.guest in (Guest.PAUSED, Guest.IO_ERROR, Guest.SENT)
     return GuestState.PAUSED if paused else GuestState.RUNNING

@@ -11,7 +11,7 @@ import json
 import socket
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -131,8 +131,18 @@ class Qmp:
             raise Unavailable(f"failed to reach QEMU at {path.name}: {error.strerror or error}") from error
         return cls(connection, timeout_s=timeout_s)
 
-    def execute(self, command: str, arguments: Mapping[str, Any] | None = None, *, timeout_s: float = 0.0) -> Any:
-        """The command's result. Raises GuestError with QEMU's words if it refuses, Unavailable without an answer."""
+    def execute(
+        self,
+        command: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float = 0.0,
+        descriptors: Sequence[int] = (),
+    ) -> Any:
+        """The command's result. Raises GuestError with QEMU's words if it refuses, Unavailable without an answer.
+
+        ``descriptors`` go along with it (SCM_RIGHTS), for ``getfd``; they stay the caller's.
+        """
         deadline_s = time.monotonic() + (timeout_s or self._timeout_s)
         self._last_id += 1
         request: dict[str, Any] = {"execute": command, "id": self._last_id}
@@ -141,7 +151,7 @@ class Qmp:
         line = json.dumps(request).encode() + b"\n"
         if len(line) > _COMMAND_LIMIT_BYTES:
             raise GuestError(f"failed to run QMP {command}: the command is too long")
-        self._send(line, deadline_s)
+        self._send(line, deadline_s, descriptors)
         while True:
             message = self._next(deadline_s, command)
             if not isinstance(message, Answer) or message.id not in (self._last_id, -1):
@@ -180,9 +190,12 @@ class Qmp:
             self.events.append(message)
         return message
 
-    def _send(self, line: bytes, deadline_s: float) -> None:
+    def _send(self, line: bytes, deadline_s: float, descriptors: Sequence[int]) -> None:
         try:
             self._socket.settimeout(max(0.001, deadline_s - time.monotonic()))
+            if descriptors:  # with the first byte; the rest follows as usual
+                socket.send_fds(self._socket, [line[:1]], list(descriptors))
+                line = line[1:]
             self._socket.sendall(line)
         except OSError as error:
             raise Unavailable(f"failed to send to QEMU: {error.strerror or error}") from error

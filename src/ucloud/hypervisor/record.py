@@ -14,13 +14,17 @@ RESTARTS_IN_WINDOW = 3
 
 
 class End(StrEnum):
-    """How the last run ended. LOST: the host or its guard ended under it, which is nobody's wish and not its doing."""
+    """How the last run ended. LOST: the host or its guard ended under it, which is nobody's wish and not its doing.
+
+    LOCKED: it never began, because another QEMU has its disk open for writing.
+    """
 
     NONE = "none"
     STOPPED = "stopped"
     POWERED_OFF = "powered_off"
     CRASHED = "crashed"
     LOST = "lost"
+    LOCKED = "locked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,8 @@ class VmRecord:
 
     ``restarts`` counts restarts by policy since then, ``restarted_at_s`` are the latest of them. ``stop_at_s`` is 0
     unless the guest was asked to power off: then it is killed at that time. ``asked_at_s`` is when it was asked last.
+    ``migration_id`` is the last live migration in which this host had a part: as its target while ``incoming``, which
+    says that the process has not run yet and may not without its run lock, else as its source.
     """
 
     vm_id: str
@@ -51,6 +57,8 @@ class VmRecord:
     end_detail: str = ""
     ended_at: str = ""
     ended_at_s: float = 0.0
+    migration_id: str = ""
+    incoming: bool = False
 
 
 def in_this_boot(record: VmRecord, host_boot_id: str) -> VmRecord:

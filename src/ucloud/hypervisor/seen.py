@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ucloud.hypervisor.plan import Now, ObservedVm, Plan
+from ucloud.hypervisor.actions import Now, ObservedVm, Plan
 from ucloud.model.machine import Machine
 from ucloud.model.seen import GuestState, SeenVm
 from ucloud.model.wanted import WantedVm
@@ -45,4 +45,6 @@ def summarise(
         cpu_model=machine.cpu_model if machine else "",
         qemu_version=observed.qemu_version,
         started_at=record.started_at if plan.state is not GuestState.GONE else "",
+        machine=machine,
+        migration=plan.migration,
     )

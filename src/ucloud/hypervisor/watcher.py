@@ -29,7 +29,17 @@ BREAK_PAUSE_S = 1.0
 _CONNECT_TIMEOUT_S = 1.0
 _CAPABILITIES = b'{"execute": "qmp_capabilities"}\n'
 _WAKING = frozenset(
-    {"SHUTDOWN", "STOP", "RESUME", "RESET", "POWERDOWN", "GUEST_PANICKED", "GUEST_CRASHLOADED", "BLOCK_IO_ERROR"}
+    {
+        "SHUTDOWN",
+        "STOP",
+        "RESUME",
+        "RESET",
+        "POWERDOWN",
+        "GUEST_PANICKED",
+        "GUEST_CRASHLOADED",
+        "BLOCK_IO_ERROR",
+        "MIGRATION",
+    }
 )
 
 

@@ -9,11 +9,17 @@ import pytest
 from tests.unit import samples
 from tests.unit.world import key_of
 from ucloud.agent.locks import Locks
-from ucloud.errors import Conflict, StoreError, Unavailable
+from ucloud.errors import Conflict, StoreError, StoreUnavailable, Unavailable
+from ucloud.hypervisor.guard_protocol import VmProcess
+from ucloud.hypervisor.migration_plan import LockView
+from ucloud.model.vm import Failover
+from ucloud.model.wanted import WantedVm
 from ucloud.store import keys
 from ucloud.store.api import Put, Txn
 from ucloud.store.codec import encode
 from ucloud.store.memory import MemoryStore
+from ucloud.store.view import Entry
+from ucloud.system.history import Silence
 
 
 @pytest.fixture
@@ -23,13 +29,17 @@ def store() -> MemoryStore:
     return made
 
 
+def locks_of(store: MemoryStore) -> Locks:
+    return Locks(store, "host-1", Silence())
+
+
 def put(store: MemoryStore, *values: object) -> None:
     for value in values:
         store.commit(Txn((), (Put(key_of(value), encode(value)),)))
 
 
 def take(store: MemoryStore, *, generation: int = 1, incarnation: str = "inc-1") -> None:
-    Locks(store, "host-1").take("vm-1", generation=generation, incarnation=incarnation)
+    locks_of(store).take("vm-1", generation=generation, incarnation=incarnation)
 
 
 def test_taken_once_and_kept(store: MemoryStore) -> None:
@@ -37,14 +47,14 @@ def test_taken_once_and_kept(store: MemoryStore) -> None:
     revision = store.list(keys.ROOT).revision
     take(store)
     assert store.list(keys.ROOT).revision == revision, "taking it again writes nothing"
-    assert Locks(store, "host-1").held() == {"vm-1"}
+    assert locks_of(store).held() == {"vm-1"}
 
 
 def test_given_back(store: MemoryStore) -> None:
     take(store)
-    locks = Locks(store, "host-1")
-    locks.release("vm-1")
-    locks.release("vm-1")
+    locks = locks_of(store)
+    locks.release("vm-1", generation=1)
+    locks.release("vm-1", generation=1)
     assert locks.held() == frozenset()
 
 
@@ -61,7 +71,7 @@ def test_not_when_placed_elsewhere(store: MemoryStore) -> None:
 
 def test_not_without_a_placement(store: MemoryStore) -> None:
     with pytest.raises(Conflict):
-        Locks(store, "host-1").take("vm-9", generation=1, incarnation="inc-1")
+        locks_of(store).take("vm-9", generation=1, incarnation="inc-1")
 
 
 def test_not_without_a_life_sign() -> None:
@@ -86,4 +96,51 @@ def test_a_new_guard_of_the_host_takes_over_its_own_lock(store: MemoryStore) -> 
     take(store)
     put(store, replace(samples.LIFE_SIGN, incarnation="inc-2"))
     take(store, incarnation="inc-2")
-    assert Locks(store, "host-1").held() == {"vm-1"}
+    assert locks_of(store).held() == {"vm-1"}
+
+
+def process(*, generation: int = 1, incarnation: str = "inc-1") -> VmProcess:
+    return VmProcess("vm-1", generation, 1, incarnation, Failover.RESTART, 1, True, samples.AT)
+
+
+def document(store: MemoryStore) -> Entry[WantedVm]:
+    key = keys.wanted("host-1", "vm", "vm-1")
+    revision = store.commit(Txn((), (Put(key, encode(samples.WANTED_VM)),))).revision
+    return Entry(key, samples.WANTED_VM, revision)
+
+
+def test_it_says_what_its_process_was_born_with(store: MemoryStore) -> None:
+    locks_of(store).take("vm-1", generation=1, incarnation="inc-1", failover=Failover.RESTART, pool_id="pool-1")
+    lock = locks_of(store).read("vm-1")
+    assert lock is not None
+    assert (lock.failover, lock.pool_id) == (Failover.RESTART, "pool-1")
+
+
+def test_a_lock_of_a_later_generation_is_not_given_back(store: MemoryStore) -> None:
+    """The VM has come back by a migration while an older end of it was still being tidied up."""
+    take(store)
+    locks_of(store).release("vm-1", generation=0)
+    assert locks_of(store).held() == {"vm-1"}
+    locks_of(store).release("vm-1", generation=1)
+    assert locks_of(store).held() == frozenset()
+
+
+def test_whose_it_is_read_together_with_the_document(store: MemoryStore) -> None:
+    entry = document(store)
+    assert locks_of(store).view(process(), entry) is LockView.OTHER, "there is none"
+    take(store)
+    assert locks_of(store).view(process(), entry) is LockView.OWN
+    assert locks_of(store).view(process(generation=2), entry) is LockView.OTHER
+    assert locks_of(store).view(process(incarnation="inc-2"), entry) is LockView.OTHER
+    document(store)
+    assert locks_of(store).view(process(), entry) is LockView.UNKNOWN, "decided on an old document"
+
+
+def test_an_unreadable_store_says_nothing_about_the_lock(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = document(store)
+
+    def silent(*_: object) -> None:
+        raise StoreUnavailable("failed to read: nobody answers")
+
+    monkeypatch.setattr(store, "read", silent)
+    assert locks_of(store).view(process(), entry) is LockView.UNKNOWN

@@ -10,6 +10,7 @@ from tests.unit import samples
 from tests.unit.clock import ManualClock
 from ucloud.agent.reports import Reports, what_happened
 from ucloud.errors import Conflict
+from ucloud.model.migration import MigrationState, Role, SeenMigration
 from ucloud.model.seen import GuestState
 from ucloud.store import keys
 from ucloud.store.api import Put, Txn
@@ -116,3 +117,19 @@ def test_the_event_comes_with_the_report(store: MemoryStore) -> None:
     (item,) = store.list(keys.events()).items
     event = decode(item.value)
     assert (event.kind, event.about_id, event.project) == ("vm_started", "vm-1", "default")
+
+
+def part(state: MigrationState, role: Role) -> SeenMigration:
+    return SeenMigration("m-1", role, state)
+
+
+def test_a_move_is_one_event_on_the_host_it_went_to() -> None:
+    going = replace(samples.SEEN_VM, state=GuestState.PAUSED, migration=part(MigrationState.COMPLETED, Role.SOURCE))
+    assert what_happened(samples.SEEN_VM, going) is None
+    coming = replace(samples.SEEN_VM, state=GuestState.PREPARING)
+    here = replace(samples.SEEN_VM, migration=part(MigrationState.RESUMED, Role.TARGET))
+    happened = what_happened(coming, here)
+    assert happened is not None
+    assert happened[0] == "vm_moved"
+    given_up = replace(coming, state=GuestState.STOPPED, migration=part(MigrationState.WITHDRAWN, Role.TARGET))
+    assert what_happened(coming, given_up) is None

@@ -14,7 +14,7 @@ from ucloud.hypervisor.resources import Disk, DiskLayer
 
 GOLDEN = Path(__file__).parent / "golden"
 MACHINE = with_nics(new_machine("vm-k3v9t2m4xq7a", uid=600_000, machine_type="pc-q35-7.2"), ["nic-a", "nic-b"])
-DISK = Disk(DiskLayer(Path("/pool/volumes/a,b.qcow2"), "qcow2"), (DiskLayer(Path("/pool/blobs/0.raw"), "raw"),))
+DISK = Disk(DiskLayer("/pool/volumes/a,b.qcow2", "qcow2"), (DiskLayer("/pool/blobs/0.raw", "raw"),))
 LAUNCH = Launch(
     program="/usr/bin/qemu-system-x86_64",
     name="web1",
@@ -58,14 +58,36 @@ def test_quoting_doubles_commas() -> None:
 
 def test_a_disk_without_backing_says_so() -> None:
     """Else QEMU would open whatever file the image's header names."""
-    (node,) = render_disk_nodes(Disk(DiskLayer(Path("/pool/a.qcow2"), "qcow2")))
+    (node,) = render_disk_nodes(Disk(DiskLayer("/pool/a.qcow2", "qcow2")))
     assert node["backing"] is None
 
 
 def test_only_the_top_of_a_chain_is_written() -> None:
-    chain = Disk(DiskLayer(Path("/a"), "qcow2"), (DiskLayer(Path("/b"), "qcow2"), DiskLayer(Path("/c"), "raw")))
+    chain = Disk(DiskLayer("/a", "qcow2"), (DiskLayer("/b", "qcow2"), DiskLayer("/c", "raw")))
     nodes = render_disk_nodes(chain)
     assert [node["node-name"] for node in nodes] == ["root-2", "root-1", "root-0"]
     assert [node["read-only"] for node in nodes] == [True, True, False]
     assert [node.get("backing") for node in nodes] == [None, "root-2", "root-1"]
     assert all(node["file"]["locking"] == "on" for node in nodes)
+
+
+def test_an_incoming_guest_changes_nothing_but_that_it_waits() -> None:
+    words = render_command_line(LAUNCH)
+    assert render_command_line(replace(LAUNCH, incoming=True)) == (*words, "-S", "-incoming", "defer")
+
+
+def test_a_shared_disk_is_cached_by_no_host_below_its_top() -> None:
+    base, top = render_disk_nodes(replace(DISK, direct=True))
+    assert top["cache"] == top["file"]["cache"] == {"direct": True}
+    assert "cache" not in base
+    assert "cache" not in base["file"]
+
+
+@pytest.mark.parametrize(
+    ("location", "host"), [("[fd00::5]:10809/vm-1@h2.abc", "fd00::5"), ("10.0.0.5:10809/vm-1@h2.abc", "10.0.0.5")]
+)
+def test_a_volume_behind_a_storage_service(location: str, host: str) -> None:
+    (node,) = render_disk_nodes(Disk(DiskLayer(location, "raw", "nbd"), direct=True))
+    assert node["file"]["server"] == {"type": "inet", "host": host, "port": "10809"}
+    assert (node["driver"], node["file"]["driver"], node["file"]["export"]) == ("raw", "nbd", "vm-1@h2.abc")
+    assert "locking" not in node["file"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ucloud.errors import Exhausted
-from ucloud.hypervisor.machine import lowest_free_uid, new_machine, with_nics
+from ucloud.hypervisor.machine import lowest_free_uid, new_machine, settled_machine, with_nics
 
 MACHINE = new_machine("vm-a", uid=600_000, machine_type="pc-q35-7.2")
 NICS = st.lists(st.sampled_from([f"nic-{number}" for number in range(15)]), unique=True, max_size=15)
@@ -45,3 +47,21 @@ def test_more_nics_than_slots_are_refused() -> None:
 @pytest.mark.parametrize(("taken", "uid"), [((), 10), ((10, 11), 12), ((11,), 10), ((10, 12), 11), ((5,), 10)])
 def test_the_lowest_free_uid(taken: tuple[int, ...], uid: int) -> None:
     assert lowest_free_uid(10, taken) == uid
+
+
+def test_a_machine_that_came_along_is_the_truth() -> None:
+    stored = replace(MACHINE, uid=700_000, machine_type="pc-q35-6.0")
+    assert settled_machine(None, None) is None
+    assert settled_machine(MACHINE, None) is MACHINE
+    assert settled_machine(None, stored) is stored
+    assert settled_machine(MACHINE, stored) == stored
+    assert settled_machine(stored, replace(stored)) is stored, "nothing to write"
+
+
+def test_a_slot_that_the_store_does_not_know_yet_is_kept() -> None:
+    here = with_nics(MACHINE, ["nic-new"])
+    assert settled_machine(here, MACHINE) is here
+    taken = with_nics(MACHINE, ["nic-other"])
+    settled = settled_machine(here, taken)
+    assert settled is not None
+    assert settled.slots == taken.slots, "two devices in one slot would be no machine"

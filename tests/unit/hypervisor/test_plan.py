@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.hypervisor.wishes import VM_ID, at, wanted
-from ucloud.hypervisor.changes import record_action, record_halt
-from ucloud.hypervisor.guard_protocol import VmProcess
-from ucloud.hypervisor.plan import (
+from ucloud.hypervisor.actions import (
     CancelStop,
     Collect,
     Guest,
@@ -22,8 +20,10 @@ from ucloud.hypervisor.plan import (
     Remove,
     Resume,
     Start,
-    plan_vm,
 )
+from ucloud.hypervisor.changes import record_action, record_halt, record_start
+from ucloud.hypervisor.guard_protocol import VmProcess
+from ucloud.hypervisor.plan import plan_vm
 from ucloud.hypervisor.record import End, VmRecord
 from ucloud.model.seen import GuestState
 from ucloud.model.vm import Failover, Power, Restart
@@ -258,3 +258,42 @@ def test_a_noted_stop_of_the_cloud_stands_when_the_guest_powers_off() -> None:
     assert collect.end is End.LOST
     absent_again = ObservedVm(VM_ID, record, True)
     assert plan_vm(wanted(restart=Restart.NEVER), absent_again, at(3)).action == Start(1)
+
+
+def locked_out(**changes: Any) -> ObservedVm:
+    said = 'qemu-system-x86_64: -blockdev {…}: Failed to get "write" lock\nIs another process using the image?\n'
+    return ended(**{"exit_code": 1, "stderr_tail": said, **changes})
+
+
+def test_a_start_that_finds_its_disk_locked_is_no_crash() -> None:
+    plan = plan_vm(wanted(), locked_out(), at(0))
+    assert plan.action == Collect(End.LOCKED, "waits for the disk's lock")
+    assert plan.state is GuestState.PREPARING
+    crash = plan_vm(wanted(), locked_out(exit_code=-1, signal=6), at(0))
+    assert crash.state is GuestState.CRASHED, "words alone are no proof that it never ran"
+
+
+def test_a_locked_disk_is_tried_again_every_second_whatever_the_restart_policy() -> None:
+    for restart in Restart:
+        waits = absent(end=End.LOCKED, end_detail="waits for the disk's lock", ended_at_s=1000.0)
+        early, late = (plan_vm(wanted(restart=restart), waits, at(seconds)) for seconds in (0.5, 1.0))
+        assert (early.action, early.state, early.wake_at_s) == (None, GuestState.PREPARING, 1001.0)
+        assert late.action == Start(1, waited=True)
+
+
+def test_waiting_for_a_disk_keeps_the_count_of_restarts() -> None:
+    record = replace(RECORD, restarts=2, restarted_at_s=(900.0, 950.0), end=End.LOCKED)
+    again = record_start(record, wanted(), Start(1, waited=True), at(0), accelerator="tcg")
+    assert (again.restarts, again.restarted_at_s, again.end) == (2, (900.0, 950.0), End.NONE)
+
+
+@pytest.mark.parametrize("wish", [{}, {"power": Power.STOPPED}, {"boots": 2}, {"gone": True, "keep_disk": True}])
+def test_what_the_guard_froze_waits_for_it(wish: dict[str, Any]) -> None:
+    plan = plan_vm(wanted(**wish), running(Guest.SILENT, process=replace(PROCESS, frozen=True)), at(0))
+    assert (plan.action, plan.state) == (None, GuestState.PAUSED)
+    assert "guard" in plan.reason
+
+
+def test_a_deleted_vm_goes_even_while_frozen() -> None:
+    plan = plan_vm(wanted(gone=True), running(Guest.SILENT, process=replace(PROCESS, frozen=True)), at(0))
+    assert isinstance(plan.action, Kill)

@@ -7,22 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.hypervisor.wishes import VM_ID, at, wanted
 from ucloud.hypervisor import changes
+from ucloud.hypervisor.actions import Guest, Kill, ObservedVm, Plan, PowerDown, Quit, Start
 from ucloud.hypervisor.fake import FakeHypervisor, FakeMachine
-from ucloud.hypervisor.plan import Guest, Kill, ObservedVm, Plan, PowerDown, Quit, Start, plan_vm
+from ucloud.hypervisor.plan import plan_vm
 from ucloud.hypervisor.record import VmRecord
 from ucloud.hypervisor.resources import Disk, DiskLayer, Resources
 from ucloud.model.seen import GuestState
 from ucloud.model.vm import Power, Restart
 from ucloud.model.wanted import WantedVm
 
-RESOURCES = Resources(Disk(DiskLayer(Path("/pool/root.qcow2"), "qcow2")))
+RESOURCES = Resources(Disk(DiskLayer("/pool/root.qcow2", "qcow2")))
 
 
 class World:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -165,3 +166,32 @@ def test_a_peer_that_never_stops_talking_is_left_at_the_deadline(against: Callab
 
     with pytest.raises(Unavailable):
         Qmp(against(peer), timeout_s=0.1)
+
+
+def test_a_descriptor_goes_along_with_its_command() -> None:
+    ours, theirs = socket.socketpair()
+    got: list[int] = []
+
+    def answer() -> None:
+        theirs.sendall(GREETING)
+        theirs.recv(4096)
+        theirs.sendall(b'{"return": {}, "id": 1}\r\n')
+        data = b""
+        while b"\n" not in data:
+            part, descriptors, _, _ = socket.recv_fds(theirs, 4096, 4)
+            data += part
+            got.extend(descriptors)
+        assert json.loads(data)["arguments"] == {"fdname": "migration"}
+        theirs.sendall(b'{"return": {}, "id": 2}\r\n')
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    read, write = os.pipe()
+    with theirs, Qmp(ours, timeout_s=5.0) as qmp:
+        qmp.execute("getfd", {"fdname": "migration"}, descriptors=(write,))
+        thread.join()
+    assert len(got) == 1
+    os.write(got[0], b"x")
+    assert os.read(read, 1) == b"x"
+    for descriptor in (read, write, *got):
+        os.close(descriptor)

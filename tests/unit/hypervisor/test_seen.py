@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.unit.hypervisor.wishes import VM_ID, at, wanted
+from ucloud.hypervisor.actions import Guest, ObservedVm
 from ucloud.hypervisor.guard_protocol import VmProcess
 from ucloud.hypervisor.machine import new_machine
-from ucloud.hypervisor.plan import Guest, ObservedVm, plan_vm
+from ucloud.hypervisor.plan import plan_vm
 from ucloud.hypervisor.record import VmRecord
 from ucloud.hypervisor.seen import summarise
 from ucloud.model.seen import GuestState

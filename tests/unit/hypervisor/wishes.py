@@ -6,7 +6,7 @@ import datetime
 from dataclasses import replace
 from typing import Any
 
-from ucloud.hypervisor.plan import Now
+from ucloud.hypervisor.actions import Now
 from ucloud.model.image import ImageFormat
 from ucloud.model.vm import Failover, Power, Restart
 from ucloud.model.wanted import WantedImage, WantedVm
