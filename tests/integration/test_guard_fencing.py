@@ -181,6 +181,10 @@ def test_a_host_that_was_taken_over_kills_at_once_and_begins_anew(site: Site, fe
     assert not is_gone(lasting.pid)
     site.guard.start()
     assert site.wait_evidence() != incarnation
+    site.guard.client.permit(Named("vm-b", 1, 1), incarnation)  # what outlived its guard goes on under its old lock
+    with pytest.raises(Conflict) as caught:
+        site.guard.client.permit(Named("vm-b", 1, 1), "another")
+    assert caught.value.code == "guard_replaced"
     with pytest.raises(Conflict) as caught:  # the lock of the old incarnation starts nothing
         site.guard.client.start(
             StartRequest("vm-c", 1, 1, Failover.NONE, UID, UID, ("/bin/sleep", "9"), incarnation=incarnation)

@@ -159,13 +159,18 @@ def compose_vm(vm: Vm, placement: Placement, view: View, *, machine: Machine | N
 
 
 def effective_failover(vm: Vm, placement: Placement, view: View) -> Failover:
-    """What can be kept: "restart" only where another host has proved that the disk has a second line."""
+    """What can be kept: "restart" only where another host has proved that the disk has a second line.
+
+    Once told to a host it stands, although the other one may be gone and its proof grow old.
+    """
+    old = view.wanted_vms.get((placement.host_id, vm.meta.id))
     report = view.seen_hosts.get(placement.host_id)
     pool = report.value.pool if report else None
     if vm.spec.failover is Failover.NONE or pool is None or not placement.pool_id or pool.id != placement.pool_id:
         return Failover.NONE
     proved = pool.fence is not Fence.NONE and bool(pool.proved_with)
-    return Failover.RESTART if proved else Failover.NONE
+    was_told = old is not None and old.value.failover is Failover.RESTART and old.value.pool_id == placement.pool_id
+    return Failover.RESTART if proved or was_told else Failover.NONE
 
 
 def newest_machines(view: View) -> dict[str, Machine]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from ucloud.guard.life import Life
 from ucloud.guard.mortals import Mortals
 from ucloud.guard.notes import Notes
-from ucloud.guard.rules import Action, next_action
+from ucloud.guard.rules import Action, LifeState, next_action
 from ucloud.system.clock import Clock
 from ucloud.system.history import History
 
@@ -71,19 +71,20 @@ class Fencer:
         match action:
             case Action.FENCE | Action.END:
                 reason = "no evidence" if action is Action.FENCE else "fenced" if state.fenced else "replaced"
-                self._stop_all(action, reason, overdue_s=max(0.0, self._clock.monotonic_s() - state.deadline_s))
+                self._stop_all(action, reason, state)
             case Action.THAW:
                 self._mortals.do(action)
                 self._notes.info("evidence came back: frozen VMs go on")
         return action
 
-    def _stop_all(self, action: Action, reason: str, *, overdue_s: float) -> None:
+    def _stop_all(self, action: Action, reason: str, state: LifeState) -> None:
         began_s = self._clock.monotonic_s()
         self._mortals.do(action)
         self._shut.set()
         first = self._fencing != reason
         self._fencing = reason
         still = self._wait_still(began_s + self._life.identity.kill_s)
+        self._mortals.tell_frozen()
         took_s = round(self._clock.monotonic_s() - began_s, 3)
         if still:
             self._fencing = ""
@@ -94,12 +95,29 @@ class Fencer:
         elif self._mortals.note_moving():
             self._reset()
         if first:
-            count = len(tuple(self._mortals))
-            self._history.tell("fence", host=self._life.identity.host_id, reason=reason, took_s=took_s, still=still)
-            self._notes.error(f"fenced: {reason}; {count} VMs, {overdue_s:.3f} s after the deadline, took {took_s} s")
-            if not still:
-                self._notes.error(f"killed but not gone within K: {', '.join(self._mortals.stuck)}")
+            self._say(action, reason, state, began_s=began_s, took_s=took_s, still=still)
         self._wake()
+
+    def _say(
+        self, action: Action, reason: str, state: LifeState, *, began_s: float, took_s: float, still: bool
+    ) -> None:
+        """F is told with a fence that it was the cause of: only that one can come too early."""
+        facts = {"fence_s": state.fence_s} if action is Action.FENCE else {}
+        age_s = round(state.evidence_age_s(began_s), 3)
+        self._history.tell(
+            "fence",
+            host=self._life.identity.host_id,
+            incarnation=self._life.identity.incarnation,
+            reason=reason,
+            evidence_age_s=age_s,
+            took_s=took_s,
+            still=still,
+            **facts,
+        )
+        count, overdue_s = len(tuple(self._mortals)), max(0.0, began_s - state.deadline_s)
+        self._notes.error(f"fenced: {reason}; {count} VMs, {overdue_s:.3f} s after the deadline, took {took_s} s")
+        if not still:
+            self._notes.error(f"killed but not gone within K: {', '.join(self._mortals.stuck)}")
 
     def _wait_still(self, until_s: float) -> bool:
         """Whether all have ended or stand still before ``until_s``."""

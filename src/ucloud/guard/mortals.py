@@ -21,7 +21,6 @@ from ucloud.system.history import History
 from ucloud.system.readable import wait_readable
 
 _SIGNALS = {Fate.KILL: signal.SIGKILL, Fate.FREEZE: signal.SIGSTOP, Fate.THAW: signal.SIGCONT}
-_KINDS = {Fate.KILL: "vm_kill", Fate.FREEZE: "vm_freeze", Fate.THAW: "vm_thaw"}
 
 
 @dataclass(slots=True)
@@ -31,15 +30,17 @@ class _Mortal:
     generation: int
     pool_fence: Fence
     frozen: bool = False
+    told_frozen: bool = False
     stuck: bool = False
     killed: bool = False
 
 
 class Mortals:
-    """Thread-safe."""
+    """Thread-safe. Told on the safe side: that one stands still only once it does, that it goes on before it does."""
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, *, host_id: str) -> None:
         self._history = history
+        self._host_id = host_id
         self._lock = threading.Lock()
         self._mortals: dict[str, _Mortal] = {}
 
@@ -77,17 +78,29 @@ class Mortals:
             return tuple(sorted(vm_id for vm_id, mortal in self._mortals.items() if mortal.stuck))
 
     def do(self, action: Action) -> None:
-        """Signal each as it must be. May be repeated; all are signalled before any of it is told."""
-        done: list[tuple[str, _Mortal, Fate]] = []
+        """Signal each as it must be. May be repeated; all are killed before any of it is told."""
+        killed: list[tuple[str, _Mortal]] = []
         with self._lock:
             for vm_id, mortal in self._mortals.items():
                 meets = fate(action, Failover.RESTART, mortal.pool_fence, frozen=mortal.frozen)
+                if meets is Fate.THAW:
+                    self._tell("vm_thaw", vm_id, mortal)
                 if meets is not Fate.NOTHING and _send(mortal, meets):
-                    done.append((vm_id, mortal, meets))
                     mortal.frozen = meets is Fate.FREEZE
+                    mortal.told_frozen = mortal.told_frozen and mortal.frozen
                     mortal.killed = meets is Fate.KILL
-        for vm_id, mortal, meets in done:
-            self._history.tell(_KINDS[meets], vm=vm_id, generation=mortal.generation, pid=mortal.pid)
+                    if mortal.killed:
+                        killed.append((vm_id, mortal))
+        for vm_id, mortal in killed:
+            self._tell("vm_kill", vm_id, mortal)
+
+    def tell_frozen(self) -> None:
+        """Tell of each, once, that it was frozen and stands still."""
+        with self._lock:
+            for vm_id, mortal in self._mortals.items():
+                if mortal.frozen and not mortal.told_frozen and _is_still(mortal):
+                    mortal.told_frozen = True
+                    self._tell("vm_freeze", vm_id, mortal)
 
     def note_moving(self) -> bool:
         """Mark those as stuck that are neither dead nor stopped; whether there are any."""
@@ -104,6 +117,9 @@ class Mortals:
         with self._lock:
             for mortal in self._mortals.values():
                 mortal.stuck = False
+
+    def _tell(self, kind: str, vm_id: str, mortal: _Mortal) -> None:
+        self._history.tell(kind, host=self._host_id, vm=vm_id, generation=mortal.generation, pid=mortal.pid)
 
     def close(self) -> None:
         for vm_id in list(self._mortals):

@@ -148,7 +148,7 @@ def _run(config: Config, run_directory: Path, make_store: Callable[[StoreSection
     reset_fd = open_reset(config.guard.reset_machine)
     _harden()
     shared = _Shared(config, make_store)
-    mortals = Mortals(shared.history)
+    mortals = Mortals(shared.history, host_id=config.host.id)
     fencer = Fencer(
         shared.life,
         mortals,

@@ -121,7 +121,8 @@ class ProcessTable:
         """See GuardClient.permit."""
         process = self._find(Named(permit.vm_id, permit.generation, permit.boots)).process
         self.reap()
-        self._check_allowed(permit.vm_id, permit.incarnation)
+        # Its lock is of the guard that bore it: one that outlived that guard goes on under the lock it was born with.
+        self._check_allowed(permit.vm_id, permit.incarnation, own=process.incarnation)
         shown = self._shown(self._entries[permit.vm_id])
         if not shown.running or shown.frozen:
             state = "is frozen" if shown.running else "ended"
@@ -216,13 +217,13 @@ class ProcessTable:
         self._entries[request.vm_id] = entry
         self._write(entry)
 
-    def _check_allowed(self, vm_id: str, incarnation: str) -> None:
+    def _check_allowed(self, vm_id: str, incarnation: str, *, own: str = "") -> None:
         """Raises Conflict or Unavailable if this VM must not begin or go on now."""
         code = refusal(
             self._life.state,
             self._clock.monotonic_s(),
             sealed=self.sealed,
-            own=self._incarnation,
+            own=own or self._incarnation,
             asked=incarnation,
         )
         if code == "no_evidence":

@@ -38,6 +38,11 @@ def _pool(_: Resources, host: Candidate, pool_id: str) -> str | None:
     return "its pool is nearly full" if host.pool_full else None
 
 
+def _proof(_: Resources, host: Candidate, __: str) -> str | None:
+    """A VM that started there now could never be started elsewhere."""
+    return f"has not proved yet that pool {host.pool_id} keeps a second writer out" if host.unproved else None
+
+
 def _cpus(request: Resources, host: Candidate, _: str) -> str | None:
     if request.cpus <= host.free.cpus:
         return None
@@ -63,6 +68,7 @@ RULES: Mapping[str, Rule] = {
     "reported": _reported,
     "schedulable": _schedulable,
     "pool": _pool,
+    "proof": _proof,
     "cpus": _cpus,
     "memory": _memory,
     "disk": _disk,

@@ -5,14 +5,14 @@ Capacities already include overcommit and reserve, so that rules only compare nu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ucloud.config import SchedulerSection
 from ucloud.model.host import Drain, Host
 from ucloud.model.migration import Migration
 from ucloud.model.placement import Placement
-from ucloud.model.seen import SeenHost
+from ucloud.model.seen import Fence, SeenHost, SeenPool
 from ucloud.model.vm import Vm
 
 
@@ -36,7 +36,8 @@ class Candidate:
     """One host as the rules see it. ``capacity`` is what may be claimed, ``claimed`` what is.
 
     ``silent``: its agent has reported nothing for a while. Disks are claimed of the pool ``pool_id`` ("": of one that
-    is not named), so all hosts that share it have the same ``claimed.disk_gib``.
+    is not named), so all hosts that share it have the same ``claimed.disk_gib``. ``unproved``: other living hosts
+    have tried that this pool has a second line (docs/failover.md, C), and this one has not, or not yet.
     """
 
     host_id: str
@@ -51,6 +52,7 @@ class Candidate:
     claimed: Resources
     draining: bool = False
     pool_id: str = ""
+    unproved: bool = False
 
     @property
     def pool(self) -> str:
@@ -103,8 +105,12 @@ def build_snapshot(
 ) -> Snapshot:
     """``seen`` by host id; ``alive`` are the host ids with a life sign, ``silent`` those whose agents are."""
     claimed = _claims(placements, migrations, seen)
+    proved = {pool.id for host_id in alive if (pool := _pool_of(seen.get(host_id))) is not None and is_proved(pool)}
     candidates = {
-        host.meta.id: _candidate(host, seen.get(host.meta.id), alive, silent, claimed, settings)
+        host.meta.id: replace(
+            _candidate(host, seen.get(host.meta.id), alive, silent, claimed, settings),
+            unproved=_is_unproved(_pool_of(seen.get(host.meta.id)), proved),
+        )
         for host in hosts
         if not host.meta.deleted_at
     }
@@ -143,6 +149,19 @@ def _pool_claim(pool: str) -> str:
 
 def _pool_id(report: SeenHost | None) -> str:
     return report.pool.id if report and report.pool else ""
+
+
+def _pool_of(report: SeenHost | None) -> SeenPool | None:
+    return report.pool if report else None
+
+
+def is_proved(pool: SeenPool) -> bool:
+    """Whether a host has tried with another one that a second writer is kept out."""
+    return pool.fence is not Fence.NONE and bool(pool.proved_with)
+
+
+def _is_unproved(pool: SeenPool | None, proved: Container[str]) -> bool:
+    return pool is not None and pool.id in proved and not is_proved(pool)
 
 
 def _candidate(

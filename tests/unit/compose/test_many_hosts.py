@@ -71,6 +71,17 @@ def test_failover_is_what_the_pool_can_keep(
     assert told_vms(view)["host-1", "vm-1"].failover is kept
 
 
+def test_what_was_told_of_failover_stands_when_the_proof_grows_old() -> None:
+    before = told_vms(view_of(*BASE, PLACED))
+    (document,) = before.values()
+    assert document.failover is Failover.RESTART
+    alone = samples.report(1, pool=replace(SHARED, proved_with=()))
+    assert told_vms(view_of(*BASE, PLACED, alone, told=before)) == before
+    wish = replace(samples.VM, spec=replace(samples.VM.spec, failover=Failover.NONE))
+    (document,) = told_vms(view_of(*BASE, PLACED, alone, wish, told=before)).values()
+    assert document.failover is Failover.NONE
+
+
 def test_the_machine_goes_with_the_vm() -> None:
     old, new = replace(samples.MACHINE, uid=1), replace(samples.MACHINE, uid=2)
     document = replace(samples.WANTED_VM, generation=2, machine=old)

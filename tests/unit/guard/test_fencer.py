@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +38,20 @@ class StretchedClock(ManualClock):
         time.sleep(duration_s)
 
 
+class Told(Silence):
+    """Keeps what is told, each with the state that the process it tells of had at that moment."""
+
+    def __init__(self) -> None:
+        self.facts: list[dict[str, Any]] = []
+
+    def tell(self, kind: str, **facts: str | int | float | bool) -> None:
+        pid = int(facts.get("pid", 0))
+        self.facts.append({"kind": kind, "state": state_of(pid) if pid else "", **facts})
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [fact for fact in self.facts if fact["kind"] == kind]
+
+
 def allow() -> None:
     pass
 
@@ -49,13 +64,14 @@ class World:
         self.store = MemoryStore(clock=self.clock)
         identity = Identity("h1", "one", "now", fence_s=3.0, kill_s=kill_s)
         self.life = Life(identity, ttl_s=1, clock=self.clock, history=Silence(), notes=Notes())
-        self.mortals = Mortals(Silence())
+        self.told = Told()
+        self.mortals = Mortals(self.told, host_id="h1")
         self.woken = 0
         self.fencer = Fencer(
             self.life,
             self.mortals,
             clock=self.clock,
-            history=Silence(),
+            history=self.told,
             notes=Notes(),
             wake=self._wake,
             shut=threading.Event(),
@@ -114,6 +130,33 @@ def test_at_the_deadline_it_kills_or_freezes_and_evidence_thaws(world: World) ->
     assert world.fencer.turn() is Action.THAW
     wait_for(lambda: state_of(verb.pid) in "SR")
     assert not world.mortals.any_frozen
+
+
+def test_it_is_told_when_one_stands_still_and_before_it_goes_on(world: World) -> None:
+    child = world.bear("vm-a", Fence.VERB)
+    world.clock.seconds += 3.1
+    world.fencer.turn()
+    world.fencer.turn()
+    for _ in range(2):
+        world.clock.seconds += 0.1
+        world.life.look(world.store)
+    world.fencer.turn()
+    frozen, thawed = world.told.of("vm_freeze"), world.told.of("vm_thaw")
+    assert [(one["host"], one["vm"], one["pid"], one["state"]) for one in (*frozen, *thawed)] == [
+        ("h1", "vm-a", child.pid, "T")
+    ] * 2
+
+
+def test_a_fence_tells_how_old_its_evidence_was(world: World) -> None:
+    world.clock.seconds += 3.1
+    world.fencer.turn()
+    (fence,) = world.told.of("fence")
+    assert (fence["reason"], fence["fence_s"], fence["still"]) == ("no evidence", 3.0, True)
+    assert fence["evidence_age_s"] == pytest.approx(3.1)
+    world.store.commit(Txn((), (Delete(keys.alive("h1")), Put(keys.fenced("h1", "one"), b"{}"))))
+    world.life.look(world.store)
+    world.fencer.turn()
+    assert "fence_s" not in world.told.of("fence")[-1]  # a takeover's mark may come however fresh the evidence is
 
 
 @pytest.mark.parametrize("frozen", [False, True])

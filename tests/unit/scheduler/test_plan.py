@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.unit import samples
 from ucloud.config import SchedulerSection
 from ucloud.model.placement import Placement
+from ucloud.model.seen import Fence, SeenPool
 from ucloud.scheduler.feasible import RULES, refusal_of
 from ucloud.scheduler.plan import plan_placement
 from ucloud.scheduler.rank import SCORES, score_of
@@ -48,6 +49,7 @@ def snapshot(*candidates: Candidate) -> Snapshot:
         ("reported", {"silent": True}),
         ("schedulable", {"schedulable": False}),
         ("pool", {"pool_full": True}),
+        ("proof", {"unproved": True, "pool_id": "nfs"}),
         ("cpus", {"claimed": Resources(cpus=15)}),
         ("memory", {"claimed": Resources(memory_mib=16000)}),
         ("disk", {"claimed": Resources(disk_gib=95)}),
@@ -63,6 +65,34 @@ def test_each_rule_refuses(rule: str, fields: dict[str, object]) -> None:
 def test_every_rule_has_a_test() -> None:
     tested = {case[0] for case in test_each_rule_refuses.pytestmark[0].args[1]}
     assert tested == set(RULES)
+
+
+@pytest.mark.parametrize(
+    ("own", "of_the_other", "other_lives", "refused"),
+    [
+        (("host-2",), ("host-1",), True, False),
+        ((), ("host-3",), True, True),
+        ((), (), True, False),
+        ((), ("host-3",), False, False),
+    ],
+)
+def test_a_host_proves_its_pool_before_it_gets_vms_if_others_have(
+    own: tuple[str, ...], of_the_other: tuple[str, ...], other_lives: bool, refused: bool
+) -> None:
+    seen = {
+        f"host-{number}": samples.report(number, pool=SeenPool("nfs", Fence.LOCK, proved))
+        for number, proved in ((1, own), (2, of_the_other))
+    }
+    made = build_snapshot(
+        revision=1,
+        hosts=[samples.host(1), samples.host(2)],
+        seen=seen,
+        alive=frozenset({"host-1", "host-2"} if other_lives else {"host-1"}),
+        placements=[],
+        digests={},
+        settings=SETTINGS,
+    )
+    assert made.candidates["host-1"].unproved is refused
 
 
 def test_exactly_what_is_free_fits() -> None:
