@@ -6,7 +6,7 @@ import logging
 import os
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ucloud import __version__
 from ucloud.agent.reports import Reports
@@ -24,16 +24,18 @@ from ucloud.system.clock import Clock, format_time
 logger = logging.getLogger(__name__)
 
 MIB = 2**20
+HOST, POOL = "host", "pool"
 REPORT_S = 10.0
 STRANGERS_SHOWN = 20
 PARTS_AGE_S = 3600.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class HostPass:
     """``dropped`` tells the digests whose tombstones stand in the wanted documents, ``needed`` those that VMs need;
     ``known`` tells the VMs that have a wanted document. ``guard`` asks the guard how it is, ``underlay_address`` the
-    network where this host is.
+    network where this host is. A shared pool is looked at more often than the host is reported, for a host that comes
+    anew is proved only by signs of life of the others.
     """
 
     host: HostSection
@@ -47,14 +49,23 @@ class HostPass:
     needed: Callable[[], frozenset[str]]
     known: Callable[[], frozenset[str]]
     clock: Clock
+    _proof: Proof = field(default_factory=Proof)
 
-    def run(self, _: str) -> float:
+    def run(self, what: str) -> float:
+        """One pass over the HOST or its POOL; the seconds until the next one."""
+        if what == POOL:
+            before, self._proof = self._proof, self.proof.look()
+            if is_shared(self.host) and self._proof != before:
+                self._report()
+            return self._proof.look_again_s
         self.hypervisor.trim_logs(limit_kib=self.host.serial_log_kib)
         self.pool.clean_parts(PARTS_AGE_S)
         self._collect_blobs()
-        proof = self.proof.look()
-        self.reports.write_host(self._observe(proof, self._ask_guard()))
-        return min(REPORT_S, proof.look_again_s)
+        self._report()
+        return REPORT_S
+
+    def _report(self) -> None:
+        self.reports.write_host(self._observe(self._proof, self._ask_guard()))
 
     def _ask_guard(self) -> Hello | None:
         """None if it does not answer: its host says so, and tells all the rest."""

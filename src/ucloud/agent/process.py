@@ -10,7 +10,7 @@ from typing import Any
 from ucloud.agent.adoption import Adoption
 from ucloud.agent.blobs import BlobPasses, blob_opener
 from ucloud.agent.door import Door, Offers
-from ucloud.agent.host import HostPass
+from ucloud.agent.host import HOST, POOL, HostPass
 from ucloud.agent.migrations import Migrations
 from ucloud.agent.networks import NetworkPasses
 from ucloud.agent.reports import Reports
@@ -40,7 +40,6 @@ logger = logging.getLogger(__name__)
 
 VM_WORKERS = 4
 BLOB_WORKERS = 2
-_HOST = "host"
 
 
 def main(config: Config, stopping: threading.Event) -> int:
@@ -198,7 +197,8 @@ class Agent:
             self._networks.wake(network_id)
         for vm_id in self._wishes.vm_ids() | self._reports.reported_ids("vm"):
             self._vms.wake(vm_id)
-        self._hosts.wake(_HOST)
+        self._hosts.wake(POOL)
+        self._hosts.wake(HOST)
 
     def _wake(self, events: Sequence[WatchEvent]) -> None:
         for event in events:
@@ -208,13 +208,13 @@ class Agent:
             elif noun == "vm":
                 self._vms.wake(object_id)
             else:
-                self._hosts.wake(_HOST)
+                self._hosts.wake(HOST)
 
     def _network_ready(self, network_id: str) -> None:
         for vm_id in self._wishes.vms_in(network_id):
             self._vms.wake(vm_id)
 
     def _blob_ready(self, digest: str) -> None:
-        self._hosts.wake(_HOST)  # so that others hear soon that it is here, too
+        self._hosts.wake(HOST)  # so that others hear soon that it is here, too
         for vm_id in self._wishes.vms_on(digest):
             self._vms.wake(vm_id)

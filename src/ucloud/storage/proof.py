@@ -41,7 +41,7 @@ _WHOLE_BLOCK = 4096
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """``proved_with`` are hosts; ``look_again_s`` is when it may have changed. ``problem`` is for people."""
+    """``proved_with`` are hosts; ``look_again_s`` is when to look next. ``problem`` is for people."""
 
     fence: Fence = Fence.NONE
     proved_with: tuple[str, ...] = ()
@@ -81,7 +81,8 @@ class LockProof:
     def look(self) -> Proof:
         try:
             held = self._beat()
-            waiting = self._look_at_others() if held else False
+            if held:
+                self._look_at_others()
         except OSError as error:
             self.close()
             _log.warning("the pool's locks cannot be tried: %s", error)
@@ -94,7 +95,7 @@ class LockProof:
         return Proof(
             fence=Fence.LOCK if proved else Fence.NONE,
             proved_with=proved,
-            look_again_s=LOOK_SOON_S if waiting else AGES_OUT_S,
+            look_again_s=LOOK_SOON_S,  # a host that comes anew waits for our beat
         )
 
     def close(self) -> None:
@@ -118,9 +119,7 @@ class LockProof:
         os.fsync(self._own)
         return True
 
-    def _look_at_others(self) -> bool:
-        """Returns whether a host is there with which nothing is proved yet."""
-        waiting = False
+    def _look_at_others(self) -> None:
         for path in sorted(self._directory.iterdir()):
             host_id = path.name
             if host_id == self._host_id or _HOST_ID.fullmatch(host_id) is None:
@@ -129,8 +128,6 @@ class LockProof:
             if locked and self._beats.get(host_id, beat) != beat:
                 self._proved_s[host_id] = self._clock.monotonic_s()
             self._beats[host_id] = beat
-            waiting = waiting or (locked and host_id not in self._proved_s)
-        return waiting
 
 
 def _look_at(path: Path) -> tuple[bytes, bool]:

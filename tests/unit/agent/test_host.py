@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.unit.clock import ManualClock
-from ucloud.agent.host import REPORT_S, HostPass
+from ucloud.agent.host import HOST, POOL, REPORT_S, HostPass
 from ucloud.agent.reports import Reports
 from ucloud.config import HostSection
 from ucloud.errors import Unavailable
@@ -53,7 +53,9 @@ def run(host: HostSection, proof: Proof, hello: Hello | None = HELLO) -> tuple[S
         known=frozenset,
         clock=clock,
     )
-    again_s = one.run("host")
+    pool_again_s = one.run(POOL)
+    assert pool_again_s == proof.look_again_s
+    again_s = one.run(HOST)
     item = store.get(keys.seen(host.id, "host", "self"))
     assert item is not None
     return decode_as(SeenHost, item.value), again_s
@@ -78,11 +80,10 @@ def test_a_host_with_a_pool_of_its_own(tmp_path: Path) -> None:
 def test_volumes_of_others_in_a_shared_pool_are_no_problem(tmp_path: Path) -> None:
     host = HostSection(id="h1", pool_directory=tmp_path / "pool", pool_id="nfs")
     make_volume(host)
-    seen, again_s = run(host, Proof(Fence.LOCK, ("h2",), look_again_s=1.0))
+    seen, _ = run(host, Proof(Fence.LOCK, ("h2",), look_again_s=1.0))
 
     assert seen.pool == SeenPool("nfs", Fence.LOCK, ("h2",))
     assert seen.problems == ()
-    assert again_s == 1.0
 
 
 def test_what_people_should_look_at(tmp_path: Path) -> None:
