@@ -3,8 +3,9 @@
 Each run makes VMs on one host and kills it: half of the runs power it off, half pull its cable. *detect*: until
 ``alive/<host>`` is gone. *restart*: until the API says that the VM runs on another host, which its agent says once QMP
 does. All the while somebody writes to the API; at the end every acknowledged write must be there, and the history of
-the run is checked. ``--leader`` adds runs in which the etcd leader dies together with the host. Results are kept in
-``--results`` as they come; ``--resume`` goes on with them. The last line is one JSON object.
+the run is checked. ``--leader`` adds runs in which the etcd leader dies together with the host; ``--crowd N`` at last
+kills a host with N guests, and starts the same QEMU commands by hand. Results are kept in ``--results`` as they come;
+``--resume`` goes on with them. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -14,17 +15,24 @@ import json
 import math
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.first_vm import start_bare, stop_bare
+
 from ucloud.client import Client
 from ucloud.errors import Error
+from ucloud.lab import census, guest
 from ucloud.lab.driver import Lab
 from ucloud.lab.telling import LabHistory, read_history
 from ucloud.system.clock import SystemClock
@@ -153,6 +161,56 @@ def detected_s(lab: Lab, host: str, began_s: float) -> float:
     return math.nan
 
 
+def crowd(lab: Lab, count: int, work: Path) -> dict[str, Any]:
+    """One host with many guests dies; then the same commands by hand, four at a time, until QMP answers."""
+    lost = fill_host(lab, "h1", count)
+    commands = qemu_commands(lab, "h1")
+    assert len(commands) == count
+    began_s = CLOCK.monotonic_s()
+    lab.faults.power_off("h1")
+    last_s = max(wait_back(lab, lost, "h1", began_s))
+    marked_s = marked_at_s(lab, "h1", began_s) - began_s
+    empty(lab)
+    began_s = CLOCK.monotonic_s()
+    with ThreadPoolExecutor(4) as pool:
+        processes = list(pool.map(lambda one: start_by_hand(*one, work), enumerate(commands)))
+    by_hand_s = CLOCK.monotonic_s() - began_s
+    for process in processes:
+        stop_bare(process)
+    lab.faults.power_on("h1")
+    return {
+        "guests": count,
+        "marked_s": round(marked_s, 2),
+        "all_back_s": round(last_s, 2),
+        "by_hand_s": round(by_hand_s, 2),
+        "ratio": round((last_s - marked_s) / by_hand_s, 2),
+    }
+
+
+def qemu_commands(lab: Lab, host: str) -> list[list[str]]:
+    residents = census.residents(census.namespaces_of((lab.shape.node(host),)))
+    pids = [one.pid for one in residents if one.name.startswith("qemu")]
+    return [Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1] for pid in pids]
+
+
+def start_by_hand(number: int, words: list[str], work: Path) -> subprocess.Popen[bytes]:
+    """On an empty disk of its own: the guest's matters to nobody, for it only halts."""
+    own = work / str(number)
+    own.mkdir()
+    disk = own / "disk.raw"
+    disk.write_bytes(guest.halting_disk())
+    node = json.dumps({"driver": "raw", "node-name": "root-0", "file": {"driver": "file", "filename": str(disk)}})
+    without = [word for place, word in enumerate(words) if "-blockdev" not in (word, words[max(place - 1, 0)])]
+    return start_bare([*without[:1], "-blockdev", node, *without[1:]], own)[0]
+
+
+def marked_at_s(lab: Lab, host: str, began_s: float) -> float:
+    for event in read_history(lab.layout.history):
+        if event["kind"] == "takeover_done" and event["host"] == host and event["at_s"] >= began_s:
+            return float(event["at_s"])
+    return math.nan
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
@@ -171,7 +229,7 @@ def summarise(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def measure(lab: Lab, arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(lab: Lab, arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
     results: Path = arguments.results
     runs = [json.loads(line) for line in results.read_text().splitlines()] if arguments.resume else []
     writer = Writer(lab)
@@ -184,6 +242,7 @@ def measure(lab: Lab, arguments: argparse.Namespace) -> dict[str, Any]:
             print(
                 f"run {number}: {run['kind']} {run['host']}: {run['detect_s']} s, {max(run['restart_s'])} s", flush=True
             )
+    crowded = crowd(lab, arguments.crowd, work) if arguments.crowd else {}
     lost_writes = writer.end()
     violations = lab.check()
     for violation in violations:
@@ -195,6 +254,7 @@ def measure(lab: Lab, arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "fence_s": arguments.fence_s,
         **result,
+        **({"crowd": crowded} if crowded else {}),
         "overlaps": kinds["overlap"],
         "violations": len(violations),
         "writes": len(writer.acked),
@@ -207,6 +267,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--leader", type=int, default=0, metavar="N", help="further runs with the etcd leader's death")
+    parser.add_argument("--crowd", type=int, default=0, metavar="N", help="at last a host with N guests")
     parser.add_argument("--vms", type=int, default=8, help="on the host that dies")
     parser.add_argument("--fence-s", type=float, default=3.0)
     parser.add_argument("--results", type=Path, default=Path(tempfile.gettempdir()) / "ucloud-failover.jsonl")
@@ -217,7 +278,7 @@ def main() -> None:
     lab = Lab(directory / "lab", say=lambda text: print(text, file=sys.stderr))
     try:
         lab.up(hosts=HOSTS, etcd=3, apis=2, fence_s=arguments.fence_s)
-        result = measure(lab, arguments)
+        result = measure(lab, arguments, directory)
     finally:
         lab.down()
         shutil.rmtree(directory)

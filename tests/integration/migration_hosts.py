@@ -93,6 +93,9 @@ class SharedDisk:
     def remove(self, wanted: WantedVm) -> None:
         pass
 
+    def forget(self, vm_id: str) -> None:
+        pass
+
     def release_lock(self, wanted: WantedVm) -> None:
         self.locks.release(wanted.vm_id, generation=wanted.generation)
 

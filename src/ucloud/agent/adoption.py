@@ -1,7 +1,8 @@
 """Whether a process that runs may go on: compared with its VM's run lock before an agent believes that it is its own.
 
 An agent that was away does not know whether a takeover has given the VM to another host meanwhile. Rule D of
-docs/failover.md. Must hold: VMs that start nowhere else are never touched; a store that does not answer ends nothing.
+docs/failover.md. Must hold: VMs that start nowhere else are never touched; a process ends only by a positive sign that
+its VM is another's, never because something was not there, was older, or did not answer.
 """
 
 from __future__ import annotations
@@ -34,23 +35,27 @@ class Adoption:
             if process.failover is Failover.NONE or named in self._own:
                 return ""
         try:
-            self._compare(process, pool_id)
-        except Conflict:
-            return DISOWNED
+            if not self._compare(process, pool_id):
+                return DISOWNED if self.locks.is_given_away(process) else ""
         except (StoreError, Unavailable):
             return ""
         with self._lock:
             self._own.add(named)
         return ""
 
-    def _compare(self, process: VmProcess, pool_id: str) -> None:
+    def _compare(self, process: VmProcess, pool_id: str) -> bool:
+        """Whether the process holds the lock, as it did or by taking it now."""
         lock = self.locks.read(process.vm_id)
         if lock is not None and names_process(lock, process):
-            return
-        self.locks.take(
-            process.vm_id,
-            generation=process.generation,
-            incarnation=process.incarnation,
-            failover=process.failover,
-            pool_id=pool_id,
-        )
+            return True
+        try:
+            self.locks.take(
+                process.vm_id,
+                generation=process.generation,
+                incarnation=process.incarnation,
+                failover=process.failover,
+                pool_id=pool_id,
+            )
+        except Conflict:
+            return False
+        return True

@@ -120,6 +120,10 @@ class HostPass:
         problems = [proof.problem] if proof.problem else []
         if guard is None:
             return (*problems, "the guard does not answer")
+        if guard.fence_s and not guard.members_version:
+            problems.append(
+                "nobody has told which etcd members vote: an outage of etcd would end VMs after guard.fence_s"
+            )
         if guard.stuck:
             problems.append(f"the guard could not stop vm {', '.join(guard.stuck)}")
         found = set(self.hypervisor.vm_ids()) | (set() if is_shared(self.host) else set(self.pool.list_volumes()))

@@ -95,10 +95,17 @@ class Locks:
             raise Conflict(f"failed to release the lock of vm {vm_id}: it changed meanwhile", code="lock_lost")
         self.history.tell("lock_released", vm=vm_id, host=self.host_id, generation=generation)
 
-    def held(self) -> frozenset[str]:
-        """The ids of the VMs whose locks this host holds."""
-        prefix = keys.lock(self.host_id, "")
-        return frozenset(keys.last_segment(item.key) for item in self.store.list(prefix).items)
+    def is_given_away(self, process: VmProcess) -> bool:
+        """The positive sign that a process must end: its guard was taken over, or a newer placement stands.
+
+        A placement that is not there, or is older (of a restored store), is none.
+        """
+        mark, placed = keys.fenced(self.host_id, process.incarnation), keys.placement(process.vm_id)
+        items = self.store.read((mark, placed)).items
+        item = items[placed]
+        if items[mark] is not None:
+            return True
+        return item is not None and decode_as(Placement, item.value).generation > process.generation
 
     def _compare_placement(self, vm_id: str, generation: int) -> Compare:
         key = keys.placement(vm_id)

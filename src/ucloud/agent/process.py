@@ -175,7 +175,6 @@ class Agent:
         if stopping.is_set():
             return
         self._reports.load()
-        self._resources.load()
         for loop in (self._networks, self._blobs, self._vms, self._hosts):
             loop.start()
         self._wake_all()

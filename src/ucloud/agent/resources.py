@@ -14,7 +14,7 @@ from typing import Protocol
 
 from ucloud.agent.locks import Locks
 from ucloud.config import HostSection
-from ucloud.errors import Unavailable
+from ucloud.errors import NotFound, Unavailable
 from ucloud.firewall.room import FirewallRoom
 from ucloud.hypervisor.guard_client import GuardClient
 from ucloud.hypervisor.resources import Disk, DiskLayer, Resources, Tap
@@ -64,22 +64,18 @@ class HostResources:
         self._wishes = wishes
         self._locks = Locks(store, host.id, history)
         self._pool_fence = Fence.VERB if host.pool_kind == "fenced" else Fence.LOCK
-        self._held: set[str] = set()
+        self._given_back: dict[str, int] = {}
         self._rules = threading.Lock()
 
     @property
     def locks(self) -> Locks:
         return self._locks
 
-    def load(self) -> None:
-        """Which run locks an earlier agent of this host holds."""
-        self._held = set(self._locks.held())
-
     @contextlib.contextmanager
     def prepared(self, wanted: WantedVm, *, uid: int) -> Iterator[Resources]:
         """Everything for one start; the taps' descriptors are closed at the end, QEMU has its own by then."""
         incarnation = self._guard.hello().incarnation
-        self._held.add(wanted.vm_id)  # before: an answer that never comes may still be a lock
+        self._given_back.pop(wanted.vm_id, None)  # before: an answer that never comes may still be a lock
         self._locks.take(
             wanted.vm_id,
             generation=wanted.generation,
@@ -98,6 +94,7 @@ class HostResources:
         NICs go on to where it runs.
         """
         incarnation = self._guard.hello().incarnation
+        self._given_back.pop(wanted.vm_id, None)  # the lock may come here without our doing
         with self._taps(wanted, pinned=False) as taps:
             yield self._resources(wanted, taps, incarnation)
 
@@ -106,13 +103,19 @@ class HostResources:
 
         ``arrived`` from ``moved_from`` ("" if nobody says so any more), or it never left.
         """
-        self._held.add(wanted.vm_id)
+        self._given_back.pop(wanted.vm_id, None)
         self._pool.acquire(wanted.vm_id, incarnation=incarnation, moved_from=moved_from)
         for nic in wanted.nics:
             if arrived:
-                self._network.pin_nic(nic)
+                self._pin(wanted, nic)
             else:
                 self._network.ensure_nic(nic, name=wanted.name)
+
+    def _pin(self, wanted: WantedVm, nic: WantedNic) -> None:
+        try:
+            self._network.pin_nic(nic)
+        except NotFound:  # the network was made anew since the tap was connected
+            self._network.ensure_nic(nic, name=wanted.name)
 
     def unplug(self, wanted: WantedVm) -> None:
         """The guest stands still here and may soon run elsewhere: no frame for it ends here any more."""
@@ -140,10 +143,17 @@ class HostResources:
             self._firewall.ensure(nics, networks)
 
     def release_lock(self, wanted: WantedVm) -> None:
-        """Nothing of the VM runs here any more."""
-        if wanted.vm_id in self._held:
+        """Nothing of the VM runs here any more.
+
+        The store is asked once for each generation, for a lock may have come here without this agent's doing.
+        """
+        if self._given_back.get(wanted.vm_id) != wanted.generation:
             self._locks.release(wanted.vm_id, generation=wanted.generation)
-            self._held.discard(wanted.vm_id)
+            self._given_back[wanted.vm_id] = wanted.generation
+
+    def forget(self, vm_id: str) -> None:
+        """Nobody asks about the VM any more."""
+        self._given_back.pop(vm_id, None)
 
     def remove(self, wanted: WantedVm) -> None:
         """Take away all that was made for a VM, whose process has ended. Only for its tombstone.

@@ -62,6 +62,7 @@ class VmPasses:
             raise
         if entry is None and observed.process is None and not observed.has_files and not observed.unknown:
             self.reports.forget("vm", vm_id)  # nobody wants it and nothing is left of it
+            self.resources.forget(vm_id)
             return None
         self._report(plan, observed, entry)
         told = self._watch(observed)

@@ -92,3 +92,5 @@ def test_what_people_should_look_at(tmp_path: Path) -> None:
     assert run(host, Proof(problem="locks fail"), None)[0].problems == ("locks fail", "the guard does not answer")
     stuck = replace(HELLO, stuck=("vm-1",))
     assert run(host, Proof(), stuck)[0].problems == ("the guard could not stop vm vm-1",)
+    unknown = replace(HELLO, fence_s=3.0, members_version=0)
+    assert "which etcd members vote" in run(host, Proof(), unknown)[0].problems[0]

@@ -81,6 +81,9 @@ class Shelf:
             self.on_remove()
         self.done.append("removed")
 
+    def forget(self, vm_id: str) -> None:
+        pass
+
     def release_lock(self, wanted: WantedVm) -> None:
         self.done.append("released")
 
@@ -362,6 +365,17 @@ class TestAdoption:
         assert not host.machine.processes
         assert host.machine.records["vm-1"].end_detail == DISOWNED
 
+    def test_a_lock_that_cannot_be_taken_ends_nothing_without_a_sign(self, host: Host) -> None:
+        """Its placement is not there, which says nothing: asked again with every pass."""
+        self.run_mortal(host)
+        host.store.commit(Txn((), (Delete(keys.lock("host-1", "vm-1")), Delete(keys.placement("vm-1")))))
+        host.restart_agent()
+        host.run()
+        assert host.report.state is GuestState.RUNNING
+        host.put(replace(samples.PLACEMENT, host_id="host-2", generation=2))
+        host.run()
+        assert not host.machine.processes
+
     def test_a_lost_lock_is_taken_again_while_it_is_placed_here(self, host: Host) -> None:
         self.run_mortal(host)
         host.store.commit(Txn((), (Delete(keys.lock("host-1", "vm-1")),)))
@@ -439,8 +453,8 @@ class TestMigration:
         host.run()
         assert host.report.state is GuestState.GONE
         assert not host.machine.processes
-        assert host.notes.told == ["vm_paused"]
-        assert target.notes.told == ["vm_resume"]
+        assert host.notes.told == ["vm_running", "vm_paused"]
+        assert target.notes.told == ["vm_resume", "vm_running"]
         target.watcher.close()
 
     def test_an_abort_lets_the_source_go_on(self, host: Host) -> None:
@@ -456,7 +470,7 @@ class TestMigration:
         host.shelf.lock_view = LockView.OWN
         host.run()
         assert (state_of(host), host.report.state) == (MigrationState.WITHDRAWN, GuestState.RUNNING)
-        assert host.notes.told == ["vm_paused", "vm_resume"]
+        assert host.notes.told == ["vm_running", "vm_paused", "vm_resume"]
 
     def test_a_source_whose_lock_is_gone_does_not_go_on(self, host: Host) -> None:
         self.send(host)
@@ -509,7 +523,7 @@ class TestMigration:
         host.wish(migration=moving(Role.SOURCE, Phase.ABORTING))
         with pytest.raises(GuestError):
             host.run()
-        assert host.notes.told == ["vm_paused", "vm_resume", "vm_paused"]
+        assert host.notes.told == ["vm_running", "vm_paused", "vm_resume", "vm_paused"]
         assert host.guest is Guest.SENT
 
     def test_only_a_migration_that_is_waited_for_is_received(self, host: Host) -> None:
