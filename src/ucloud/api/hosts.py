@@ -88,7 +88,7 @@ def _refuse_used(site: Site, host_id: str) -> Taking:
         raise InUse(
             f"failed to remove host {host_id}: {len(users)} VMs are placed there",
             users=users,
-            hint="drain it first; a host that is lost for good is removed with 'dead'",
+            hint="'ucloud host drain' first; one that is lost for good: 'ucloud host remove --dead'",
         )
     return Taking((unchanged(guard, item.mod_revision if item else 0),))
 

@@ -50,7 +50,7 @@ def _confirm(session: Session, args: argparse.Namespace) -> int:
         session.show_dry_run("host", session.client.act(host["id"], "confirm-off", noun="host", dry_run=True))
         return 0
     if not args.yes:
-        session.say("if that machine still runs, its VMs may run twice: look at it, or cut its power, first")
+        nouns.warn_of_running(session)
         nouns.confirm(session, f"confirm that the machine of host {host['name']} ({host['id']}) is off")
     session.show("host", session.client.act(host["id"], "confirm-off", noun="host"))
     return 0

@@ -9,7 +9,7 @@ from ucloud.cli.parser import Verbs, add_verb
 from ucloud.cli.session import Session
 from ucloud.cli.tables import render_table
 from ucloud.client import Object
-from ucloud.errors import Conflict
+from ucloud.errors import Conflict, DeadlineExceeded
 
 
 def add_drain(verbs: Verbs) -> None:
@@ -51,7 +51,7 @@ def _drain(session: Session, args: argparse.Namespace) -> int:
         try:
             with nouns.watch(session, f"host {host['name']}") as progress:
                 answer = session.client.wait_drained(host["id"], args.timeout, progress.word)
-        except Conflict:
+        except (Conflict, DeadlineExceeded):
             _show_blocked(session, session.client.get("host", host["id"]))
             raise
     session.show("host", answer)
@@ -83,6 +83,8 @@ def _remove(session: Session, args: argparse.Namespace) -> int:
         session.show_dry_run("host", session.client.delete("host", host["id"], dry_run=True, dead=args.dead))
         return 0
     if not args.yes:
+        if args.dead:
+            nouns.warn_of_running(session)
         nouns.confirm(session, f"remove host {host['name']} ({host['id']}) for good")
     answer = session.client.delete("host", host["id"], dead=args.dead)
     if args.wait:

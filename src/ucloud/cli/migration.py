@@ -117,8 +117,8 @@ def _details(migration: Object) -> Object:
     if source.get("total_mib"):
         sent, total = format_mib(source["sent_mib"]), format_mib(source["total_mib"])
         shown["sent"] = f"{sent} of {total} ({migration['percent']} %)"
-    if source.get("downtime_ms"):
-        shown["downtime"] = f"{source['downtime_ms']} ms"
+    if downtime_ms := source.get("downtime_ms") or record.get("downtime_ms"):
+        shown["downtime"] = f"{downtime_ms} ms"
     for role in ("source", "target"):
         part = migration.get(role) or {}
         shown[f"{role} says"] = ": ".join(filter(None, (part.get("state"), part.get("reason"))))

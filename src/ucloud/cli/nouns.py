@@ -89,6 +89,11 @@ def confirm(session: Session, deed: str) -> None:
         raise InvalidInput(f"failed to {deed}: not confirmed")
 
 
+def warn_of_running(session: Session) -> None:
+    """Before somebody says that a machine is off."""
+    session.say("if that machine still runs, its VMs may run twice: look at it, or cut its power, first")
+
+
 def change(session: Session, noun: str, args: argparse.Namespace, changes: Object) -> int:
     """Send what ``update`` was given; labels are merged into those that are there."""
     found = find(session, noun, args)

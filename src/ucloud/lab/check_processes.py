@@ -3,7 +3,8 @@
 A process runs from ``vm_start`` (mode "run") or ``vm_resume`` until ``vm_paused``, ``vm_exit`` or ``pid_exit``, without
 the time between ``vm_freeze`` and ``vm_thaw`` or in which its whole host was frozen. Starts are told before and ends
 after they happen, so that an interval is never told too short. A process that was never born, or ended by itself with
-code 1, never let its guest run: so QEMU ends when another one has the lock of its disk.
+code 1, never let its guest run: so QEMU ends when another one has the lock of its disk. ``vm_running`` says that a
+guest runs by then: behind a frozen host or guard it is the disk's lock that decides when it may begin.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class Run:
 class Process:
     """A QEMU from its start to its end. ``waits`` are the reasons why it does not run although it lives.
 
-    ``killed_s`` is when it was first told to end, ``disturbed_s`` when its host or guard was first frozen.
+    ``killed_s`` is when it was first told to end, ``disturbed_s`` when its host or guard was first frozen,
+    ``running_s`` when its guest was known to run: its birth, in a history that tells no more.
     """
 
     start: Event
@@ -38,6 +40,7 @@ class Process:
     runs: list[Run] = field(default_factory=list)
     pid: int = 0
     born_s: float = _FOREVER_S
+    running_s: float = _FOREVER_S
     ended_s: float = _FOREVER_S
     sure: bool = True
     killed_s: float = _FOREVER_S
@@ -81,7 +84,8 @@ _GOES = {"vm_resume": "standing still", "vm_thaw": "frozen"}
 _HOST_WAITS = {"host_frozen": "host frozen"}
 _HOST_GOES = {"host_thawed": "host frozen"}
 _DISTURBS = ("host_frozen", "guard_frozen")
-_OF_A_PROCESS = {*_WAITS, *_GOES, "vm_born", "vm_kill", "vm_exit"}
+_LATE = ("vm_kill", "vm_exit", "vm_running")  # may be told after pid_exit
+_OF_A_PROCESS = {*_WAITS, *_GOES, *_LATE, "vm_born"}
 
 
 def host_of(event: Event) -> str:
@@ -131,7 +135,7 @@ class _Reader:
         if event["kind"] == "vm_exit" and place in self.latest:
             self._forget_if_never_ran(self.latest[place], event)
         if process is None:
-            if event["kind"] not in ("vm_kill", "vm_exit"):  # those may be told after pid_exit
+            if event["kind"] not in _LATE:
                 text = f"{event['kind']} of {event['vm']} on {place[0]}, whose start nobody told"
                 self.found.append(Violation(ViolationKind.INCOMPLETE, text, at_s, (event,)))
             return
@@ -139,6 +143,9 @@ class _Reader:
             case "vm_born":
                 process.pid = int(event["pid"])
                 process.born_s = at_s
+            case "vm_running":
+                if process.pid == int(event["pid"]):
+                    process.running_s = min(process.running_s, at_s)
             case "vm_kill":
                 process.killed_s = min(process.killed_s, at_s)
             case "vm_exit":
@@ -185,6 +192,9 @@ def read_processes(history: Sequence[Event]) -> tuple[list[Process], list[Violat
     reader = _Reader()
     for event in history:
         reader.read(event)
+    if not any(event["kind"] == "vm_running" for event in history):
+        for process in reader.processes:
+            process.running_s = process.born_s if process.pid else float(process.start["at_s"])
     return reader.processes, reader.found
 
 
@@ -218,7 +228,7 @@ def _overlap(first: Run, second: Run, fenced_s: dict[tuple[str, str], float]) ->
     events = (first.process.start, second.process.start)
     if _cut_off(first, second.start_s, fenced_s) or _cut_off(second, second.start_s, fenced_s):
         return
-    if _ended_before_birth(first, second):
+    if _kept_out_by_disk(first, second) or _kept_out_by_disk(second, first):
         return
     over_s = min(first.end_s, second.end_s) - second.start_s
     text = f"{first.process.name} and {second.process.name} ran at a time, for {over_s:.3f} s"
@@ -236,10 +246,10 @@ def _cut_off(run: Run, at_s: float, fenced_s: dict[tuple[str, str], float]) -> b
     return min(process.disturbed_s, process.killed_s) <= at_s and at_least <= at_s
 
 
-def _ended_before_birth(first: Run, second: Run) -> bool:
-    """Behind a frozen guard the lock of the disk decides, which a process can only have once it is born."""
-    is_start = second is second.process.runs[0]
-    return is_start and first.process.disturbed_s <= second.start_s and first.end_s <= second.process.born_s
+def _kept_out_by_disk(old: Run, new: Run) -> bool:
+    """Behind a frozen guard the lock of the disk decides: the new guest may run once the old process has ended."""
+    is_start = new is new.process.runs[0]
+    return is_start and old.process.disturbed_s <= new.start_s and old.end_s <= new.process.running_s
 
 
 def _generations(runs: list[Run]) -> Iterator[Violation]:

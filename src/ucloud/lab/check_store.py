@@ -70,7 +70,9 @@ class _Follower:
 
     def _check(self, event: Event) -> Iterator[Violation]:
         key = str(event["key"])
-        if float(event["at_s"]) == self._restored_s:
+        if event.get("carried") and key.startswith(keys.placements()):
+            self._generations[keys.last_segment(key)] = int(event["generation"])
+        if event.get("carried") or float(event["at_s"]) == self._restored_s:
             return  # nobody's act
         if key.startswith(keys.locks()):
             yield from self._check_lock(event, keys.last_segment(key))

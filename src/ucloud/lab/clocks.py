@@ -22,7 +22,8 @@ _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where libfaketime makes its fi
 _STARTED = re.compile(r"started [a-z-]+ as (\d+)")
 
 
-def step(layout: LabLayout, shape: Shape, node: Node, offset_s: float) -> None:
+def require_steppable(node: Node) -> None:
+    """Raises InvalidInput or MissingPrerequisite."""
     if node.kind is NodeKind.ETCD:
         raise InvalidInput(
             f"failed to step the clock of {node.name}: etcd does not ask the C library for the time",
@@ -32,6 +33,10 @@ def step(layout: LabLayout, shape: Shape, node: Node, offset_s: float) -> None:
         raise MissingPrerequisite(
             "failed to step a clock: libfaketime is not installed", hint="apt-get install faketime"
         )
+
+
+def step(layout: LabLayout, shape: Shape, node: Node, offset_s: float) -> None:
+    """``require_steppable`` let the node pass."""
     file = layout.clock_file(node.name)
     is_new = not file.exists()
     files.write_atomic(file, f"{offset_s:+.3f}\n", mode=0o644)

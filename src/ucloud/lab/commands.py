@@ -61,7 +61,7 @@ def _add_up(verbs: Verbs) -> None:
     parser.add_argument("--apis", type=int, default=2, metavar="N", help="nodes with API, stream and scheduler (2)")
     parser.add_argument("--fence-s", type=float, default=3.0, metavar="SECONDS", help="F of docs/failover.md (3)")
     parser.add_argument(
-        "--pool", type=PoolKind, choices=list(PoolKind), default=PoolKind.DIRECTORY, help="where disks are (directory)"
+        "--pool", choices=[kind.value for kind in PoolKind], default="directory", help="where disks are (directory)"
     )
     parser.add_argument(
         "--failover-share", type=int, default=100, metavar="PERCENT", help="of hosts that may be lost unasked (100)"
@@ -76,7 +76,7 @@ def _up(args: argparse.Namespace) -> int:
         etcd=args.etcd,
         apis=args.apis,
         fence_s=args.fence_s,
-        pool=args.pool,
+        pool=PoolKind(args.pool),
         failover_share_percent=args.failover_share,
         name=args.name,
         timeout_s=args.timeout,

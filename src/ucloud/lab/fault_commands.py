@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ucloud.cli.parser import Verbs
 from ucloud.lab.cuts import Way
-from ucloud.lab.durations import NEGATIVE, parse_duration_s, parse_percent
+from ucloud.lab.durations import NEGATIVE, parse_duration_s, parse_offset_s, parse_percent, parse_while_s
 from ucloud.lab.faults import Faults
 from ucloud.lab.ledger import Fault
 
@@ -61,13 +61,15 @@ def _add_cables(verbs: Verbs, add: Add) -> None:
     parser.add_argument("--loss", type=parse_percent, default=0.0, metavar="SHARE", help="such as 30%%")
     _for(parser)
     parser = add(verbs, "blip-all", "every host loses etcd for a while", lambda f, a, _: f.blip_all(for_s=a.for_s))
-    parser.add_argument("for_s", type=parse_duration_s, metavar="TIME")
+    parser.add_argument("for_s", type=parse_while_s, metavar="TIME", help="such as 2s")
 
 
 def _add_processes(verbs: Verbs, add: Add) -> None:
     parser = add(verbs, "freeze", "SIGSTOP all processes of a node", lambda f, a, _: f.freeze(a.node, for_s=a.for_s))
     _node(parser)
-    parser.add_argument("for_s", type=parse_duration_s, nargs="?", default=0.0, metavar="TIME")
+    parser.add_argument(
+        "for_s", type=parse_duration_s, nargs="?", default=0.0, metavar="TIME", help="until it goes on by itself"
+    )
     for program in ("agent", "guard", "scheduler", "api"):
 
         def kill(faults: Faults, args: argparse.Namespace, _: Say, program: str = program) -> None:
@@ -111,20 +113,20 @@ def _add_etcd(verbs: Verbs, add: Add) -> None:
 def _add_others(verbs: Verbs, add: Add) -> None:
     parser = add(verbs, "clock-step", "put a node's wall clock wrong", lambda f, a, _: f.clock_step(a.node, a.offset))
     _node(parser)
-    parser.add_argument("offset", type=parse_duration_s, metavar="TIME", help="such as -1h")
+    parser.add_argument("offset", type=parse_offset_s, metavar="TIME", help="such as -1h")
     parser._negative_number_matcher = NEGATIVE  # "-1h" is no option
     parser = add(
         verbs, "lock-linger", "storage keeps the locks of its VMs", lambda f, a, _: f.lock_linger(a.node, for_s=a.for_s)
     )
     _node(parser)
-    parser.add_argument("for_s", type=parse_duration_s, metavar="TIME")
+    parser.add_argument("for_s", type=parse_while_s, metavar="TIME", help="such as 2s")
     summaries = {"storage-hang": "a fenced pool's storage hangs for so long", "late-write": "its writes come so late"}
     for name, summary in summaries.items():
 
         def spoil(faults: Faults, args: argparse.Namespace, _: Say, name: str = name) -> Fault:
             return faults.spoil_storage(name.replace("-", "_"), for_s=args.for_s)
 
-        add(verbs, name, summary, spoil).add_argument("for_s", type=parse_duration_s, metavar="TIME")
+        add(verbs, name, summary, spoil).add_argument("for_s", type=parse_while_s, metavar="TIME", help="such as 2s")
 
 
 def _node(parser: argparse.ArgumentParser) -> None:

@@ -24,6 +24,7 @@ from ucloud.system.process_unix import read_start_ticks
 
 FOREVER_S = 0.0
 _START_S = 10.0
+_GUARD = "guard"
 _END_BY_THEMSELVES = ("blip_all", "storage_hang")
 _LOOK_EVERY_S = 0.02
 
@@ -51,7 +52,8 @@ class Faults:
     def power_off(self, name: str) -> Fault:
         """All its processes die at once, and its cable with them."""
         node = self._node(name)
-        fault = self._ledger.add("power_off", name)
+        known = [one for one in self.active() if (one.kind, one.node) == ("power_off", name)]
+        fault = known[0] if known else self._ledger.add("power_off", name)
         killed = power.cut_power(self._shape, node)
         if node.kind is NodeKind.HOST:
             self._history.tell("host_off", host=name)
@@ -88,6 +90,8 @@ class Faults:
     def slow(self, name: str, *, delay_s: float, loss: float, for_s: float = FOREVER_S) -> Fault:
         """Each frame, in both directions. ``loss`` is a share from 0 to 1."""
         node = self._on(name)
+        if not delay_s and not loss:
+            raise InvalidInput(f"failed to make {name} slow: neither delay nor loss", hint="--delay 200ms --loss 10%")
         if any(fault.kind == "slow" and fault.node == name for fault in self.active()):
             raise Conflict(f"failed to make {name} slow: it is already", hint="'ucloud lab heal' first")
         fault = self._ledger.add("slow", name, for_s=for_s, delay_s=delay_s, loss=loss)
@@ -124,7 +128,7 @@ class Faults:
         facts = {"process": one.name, "pids": [(one.pid, one.start_ticks)]}
         fault = self._timed(self._ledger.add("freeze_process", node.name, for_s=for_s, **facts))
         census.send(one, signal.SIGSTOP)
-        if node.kind is NodeKind.HOST:
+        if one.name == _GUARD:
             self._history.tell("guard_frozen", host=node.name)
         return fault
 
@@ -132,8 +136,10 @@ class Faults:
 
     def clock_step(self, name: str, offset_s: float) -> Fault:
         """Its wall clock is off from now on; clocks that only count go on rightly."""
+        node = self._on(name)
+        clocks.require_steppable(node)
         fault = self._ledger.add("clock_step", name, offset_s=offset_s)
-        clocks.step(self._layout, self._shape, self._on(name), offset_s)
+        clocks.step(self._layout, self._shape, node, offset_s)
         return fault
 
     def lock_linger(self, name: str, *, for_s: float) -> Fault:
@@ -203,8 +209,10 @@ class Faults:
         node = self._shape.node(fault.node)
         inodes = census.namespaces_of((node,))
         known = {tuple(pair) for pair in fault.facts.get("pids", ())}
-        if node.kind is NodeKind.HOST:
-            self._history.tell("host_thawed" if fault.kind == "freeze" else "guard_thawed", host=fault.node)
+        if fault.kind == "freeze":
+            self._history.tell("host_thawed", host=fault.node)
+        elif fault.facts["process"] == _GUARD:
+            self._history.tell("guard_thawed", host=fault.node)
         for one in census.residents(inodes):
             if (one.pid, one.start_ticks) in known or "pids" not in fault.facts:
                 census.send(one, signal.SIGCONT)

@@ -65,6 +65,12 @@ class Node:
     tag: str = ""
 
     @property
+    def mac(self) -> str:
+        """Of its cable's end: a machine that was off comes back with the same, and its neighbours know it still."""
+        digest = hashlib.sha256(self.address.encode()).digest()[:5]
+        return ":".join(["02", *(f"{byte:02x}" for byte in digest)])
+
+    @property
     def programs(self) -> tuple[str, ...]:
         return PROGRAMS[self.kind]
 
@@ -93,6 +99,10 @@ class Shape:
         for field, limit in LIMITS.items():
             if not 1 <= getattr(self, field) <= limit:
                 raise InvalidInput(f"failed to make a lab: {field} must be from 1 to {limit}", field=field)
+        if not 2 <= self.fence_s <= 60:
+            raise InvalidInput("failed to make a lab: fence_s must be from 2 to 60 seconds", field="fence_s")
+        if not 0 <= self.failover_share_percent <= 100:
+            raise InvalidInput("failed to make a lab: the failover share must be from 0 to 100", field="failover_share")
 
     @cached_property
     def nodes(self) -> tuple[Node, ...]:

@@ -53,13 +53,13 @@ def parse_scenario(text: str, *, origin: str) -> tuple[Step, ...]:
             words = shlex.split(line, comments=True)
             at_s = None
             if words[:1] == ["at"]:
+                if len(words) < 3:
+                    raise InvalidInput("expected: at TIME STEP")
                 at_s, words = parse_duration_s(words[1]), words[2:]
-                if not words:
-                    raise InvalidInput("what shall be done then is missing")
             if words:
                 _check(words)
                 steps.append(Step(number, at_s, tuple(words)))
-        except (ValueError, IndexError, argparse.ArgumentTypeError, InvalidInput) as error:
+        except (ValueError, argparse.ArgumentTypeError, InvalidInput) as error:
             cause = error.message if isinstance(error, InvalidInput) else str(error)
             raise InvalidInput(f"failed to read {origin}, line {number}: {cause}", code="bad_scenario") from error
     return tuple(steps)
@@ -70,13 +70,34 @@ def read_scenario(path: Path) -> tuple[Step, ...]:
         return parse_scenario(path.read_text(), origin=str(path))
     except OSError as error:
         raise InvalidInput(f"failed to read {path}: {error.strerror}", code="unreadable_file") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"failed to read {path}: it is no text", code="unreadable_file") from error
 
 
 def _check(words: Sequence[str]) -> None:
+    """What can be known to be wrong before anything happens. Raises InvalidInput or ArgumentTypeError."""
     if words[0] == "fault":
         parse_fault(words[1:])
     elif words[0] not in _STEPS:
-        raise InvalidInput(f"no such step: {words[0]}")
+        raise InvalidInput(f"no such step: {words[0]} (there are: fault, {', '.join(_STEPS)})")
+    else:
+        _check_words(words)
+
+
+def _check_words(words: Sequence[str]) -> None:
+    match words:
+        case ("create", count, "vm" | "vms", *options) if count.isdecimal():
+            _fields(options)
+        case ("wait", "vm", _, _, limit) | ("wait", "vm", _, _, limit, "on", _) | ("wait", "host", _, _, limit):
+            parse_duration_s(limit)
+        case ("wait", "all", _, limit) | ("wait", "leader", limit) | ("sleep", limit):
+            parse_duration_s(limit)
+        case ("expect", "vm", _, _) | ("expect", "vm", _, _, "on", _) | ("exec", _, _, *_):
+            pass
+        case ("heal",) | ("check",) | ("say", *_):
+            pass
+        case _:
+            raise InvalidInput(f"expected: {_USAGE[words[0]]}")
 
 
 class _FaultParser(argparse.ArgumentParser):
@@ -124,11 +145,7 @@ class Runner:
             _STEPS[words[0]](self, words[1:])
 
     def _create(self, words: tuple[str, ...]) -> None:
-        options: dict[str, Any] = dict(_options(words[2:]))
-        prefix = options.pop("prefix", "vm")
-        if "memory" in options:
-            options["memory_mib"] = parse_mib(options.pop("memory"))
-        made = self._lab.create_vms(int(words[0]), prefix=prefix, **options)
+        made = self._lab.create_vms(int(words[0]), **_fields(words[2:]))
         self._log(f"created {', '.join(vm['name'] for vm in made)}")
 
     def _wait(self, words: tuple[str, ...]) -> None:
@@ -166,6 +183,14 @@ class Runner:
         self._lab.faults.heal()
 
 
+def _fields(words: Sequence[str]) -> dict[str, Any]:
+    """The API's fields of a VM, and perhaps ``prefix``."""
+    fields: dict[str, Any] = dict(_options(words))
+    if "memory" in fields:
+        fields["memory_mib"] = parse_mib(fields.pop("memory"))
+    return fields
+
+
 def _options(words: Sequence[str]) -> Iterator[tuple[str, str]]:
     for word in words:
         name, equals, value = word.partition("=")
@@ -174,6 +199,15 @@ def _options(words: Sequence[str]) -> Iterator[tuple[str, str]]:
         yield name, value
 
 
+_USAGE = {
+    "create": "create N vms [NAME=VALUE ...]",
+    "wait": "wait vm NAME WORD TIME [on HOST], all WORD TIME, host HOST WORD TIME, or leader TIME",
+    "expect": "expect vm NAME WORD [on HOST]",
+    "check": "check",
+    "exec": "exec NODE COMMAND ...",
+    "heal": "heal",
+    "sleep": "sleep TIME",
+}
 _STEPS: dict[str, Callable[[Runner, tuple[str, ...]], None]] = {
     "create": Runner._create,
     "wait": Runner._wait,

@@ -115,7 +115,7 @@ def _prepare(node: Node) -> None:
 
 def _plug(links: Links, node: Node) -> None:
     if links.find(node.name) is None:
-        links.add_veth(Veth(node.name, UPLINK, node.namespace, MTU))
+        links.add_veth(Veth(node.name, UPLINK, node.namespace, MTU, peer_mac=node.mac))
     disable_ipv6(node.name)
     links.set_up(links.get(node.name).index, master=links.get(BRIDGE).index)
 

@@ -192,6 +192,13 @@ def test_drain_does_not_wait_for_what_never_moves(cloud: FakeApi, cli: Cli, monk
     assert "no host can take it" in done.out
 
 
+def test_a_drain_that_takes_too_long_names_what_cannot_move(cloud: FakeApi, cli: Cli) -> None:
+    story(cloud, drain_status("draining", 2, {"vm-0": "no host can take it"}))
+    done = cli("host", "drain", HOST, "--wait", "--timeout", "1s")
+    assert done.code == 5
+    assert "no host can take it" in done.out
+
+
 def test_undrain(cloud: FakeApi, cli: Cli) -> None:
     assert cli("host", "undrain", "h1").code == 0
     assert cloud.seen[-1].path == "/v1/hosts/host-1/actions/undrain"
@@ -202,6 +209,10 @@ def test_removing_wants_a_word(cloud: FakeApi, cli: Cli) -> None:
     refused = cli("host", "remove", "h1", "--dead")
     assert refused.code == 2
     assert "add --yes" in refused.err
+    warning = "if that machine still runs, its VMs may run twice: look at it, or cut its power, first"
+    assert warning in refused.err
+    assert warning in cli("failover", "confirm", "h1").err
+    assert warning not in cli("host", "remove", "h1").err
     done = cli("host", "remove", "h1", "--dead", "--yes")
     assert (done.code, done.out) == (0, "")
     assert cloud.seen[-1].query == {"dead": ["true"]}

@@ -165,6 +165,21 @@ def test_behind_a_frozen_guard_the_next_one_may_be_on_its_way_but_not_born(born_
     assert kinds(tale.end()) == ([] if born_s > 15.1 else [Kind.OVERLAP])
 
 
+@pytest.mark.parametrize("running_s", [20.3, 20.05])
+@pytest.mark.parametrize("start_s", [19.9, 20.05])
+def test_behind_a_frozen_host_the_next_guest_begins_once_the_disk_is_free(start_s: float, running_s: float) -> None:
+    tale = running().tell(5.0, "host_frozen", host="h1").unlock(12.0, "h1").place(13.0, "h2", 2).lock(14.0, "h2", 2)
+    tale.start(start_s, "h2", 2, pid=42).tell(20.0, "host_thawed", host="h1").tell(20.1, "pid_exit", pid=41)
+    tale.tell(running_s, "vm_running", vm="vm", host="h2", generation=2, pid=42)
+    assert kinds(tale.end()) == ([] if running_s > 20.1 else [Kind.OVERLAP])
+
+
+def test_of_an_undisturbed_host_the_start_counts_not_the_guest() -> None:
+    tale = running().unlock(12.0, "h1").place(13.0, "h2", 2).lock(14.0, "h2", 2).start(15.0, "h2", 2, pid=42)
+    tale.tell(15.1, "pid_exit", pid=41).tell(15.2, "vm_running", vm="vm", host="h2", generation=2, pid=42)
+    assert Kind.OVERLAP in kinds(tale.end())
+
+
 def test_a_host_that_lost_its_power_runs_nothing() -> None:
     tale = running().tell(5.0, "host_off", host="h1").unlock(12.0, "h1").place(13.0, "h2", 2).lock(14.0, "h2", 2)
     assert tale.start(15.0, "h2", 2).end() == []

@@ -10,7 +10,7 @@ import pytest
 from ucloud.errors import InvalidInput
 from ucloud.lab import cuts, guest, scenario
 from ucloud.lab.cuts import Way
-from ucloud.lab.durations import parse_duration_s, parse_percent
+from ucloud.lab.durations import parse_duration_s, parse_offset_s, parse_percent, parse_while_s
 from ucloud.lab.fault_commands import describe
 from ucloud.lab.layout import LabLayout
 from ucloud.lab.ledger import Ledger
@@ -23,13 +23,20 @@ from ucloud.local.processes import parse_programs
     ("text", "seconds"), [("200ms", 0.2), ("10s", 10), ("-1h", -3600), ("2.5", 2.5), ("+1m", 60), ("1d", 86400)]
 )
 def test_durations(text: str, seconds: float) -> None:
-    assert parse_duration_s(text) == pytest.approx(seconds)
+    assert parse_offset_s(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("text", ["", "s", "1w", "one", "1 s"])
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
         parse_duration_s(text)
+
+
+def test_only_a_clock_goes_backwards_and_none_leaves_the_calendar() -> None:
+    assert parse_duration_s("0") == 0
+    for parse, text in ((parse_duration_s, "-5s"), (parse_while_s, "0"), (parse_offset_s, "99999999d")):
+        with pytest.raises(argparse.ArgumentTypeError):
+            parse(text)
 
 
 def test_shares() -> None:
@@ -123,10 +130,38 @@ def test_a_scenario_is_read_whole_before_anything_happens() -> None:
     assert steps[1].line == 3
 
 
-@pytest.mark.parametrize("line", ["dance", "at soon heal", "fault trip h2", "fault cut", "at 5s", "say 'half"])
+_WRONG_LINES = (
+    *("dance", "at soon heal", "fault trip h2", "fault cut", "at", "at 5s", "say 'half", "create", "create x vms"),
+    *("create -1 vms", "create 1 vms big", "create 1 vms memory=much", "wait vm web1", "wait vm web1 running soon"),
+    *("wait vm web1 running 1s on", "wait vm web1 running 1s at h1", "wait leader", "wait all 1s", "expect vm web1"),
+    *("expect", "expect vm web1 running on", "expect host h1 ready", "sleep", "sleep -1s", "exec", "exec client"),
+    *("heal h1", "check it", "fault blip-all 0", "fault clock-step h1 99999999d"),
+)
+
+
+@pytest.mark.parametrize("line", _WRONG_LINES)
 def test_a_line_that_makes_no_sense_is_named(line: str) -> None:
     with pytest.raises(InvalidInput, match="file, line 2"):
         scenario.parse_scenario(f"heal\n{line}\n", origin="file")
+
+
+_RIGHT_LINES = (
+    *("create 2 vms", "create 1 vms memory=64M prefix=web", "wait vm web1 running 30s on h2", "wait leader 10s"),
+    *("wait host h2 ready 30s", "wait all running 60s", "expect vm web1 running on h2", "sleep 5s", "heal", "check"),
+    *("exec client ucloud vm list", "say half of it is done", "at 5s fault cut h2 --from etcd"),
+    "fault clock-step h1 -1h",
+)
+
+
+@pytest.mark.parametrize("line", _RIGHT_LINES)
+def test_all_steps_are_read(line: str) -> None:
+    assert len(scenario.parse_scenario(line, origin="file")) == 1
+
+
+def test_a_scenario_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InvalidInput, match="no text"):
+        scenario.read_scenario(tmp_path / "file")
 
 
 def test_the_guest_is_a_boot_sector() -> None:

@@ -56,3 +56,23 @@ def test_tags_of_others_are_left_out() -> None:
     first = choose_first_tag("/somewhere", 4, [])
     assert choose_first_tag("/somewhere", 4, [f"{first + 2:03x}"]) == first + 3
     assert choose_first_tag("/somewhere", 4, []) == first
+
+
+def test_a_node_has_the_same_card_whenever_it_is_switched_on() -> None:
+    shape = Shape("lab")
+    macs = [node.mac for node in shape.nodes]
+    assert len(set(macs)) == len(macs)
+    assert macs == [node.mac for node in Shape("lab").nodes]
+    assert all(int(mac[:2], 16) & 3 == 2 for mac in macs), "of nobody's making, and of one card alone"
+
+
+@pytest.mark.parametrize("fence_s", [0.1, -1.0, 61.0, float("nan")])
+def test_a_lab_that_guards_would_refuse_is_refused_before_anything_is_made(fence_s: float) -> None:
+    with pytest.raises(InvalidInput, match="fence_s"):
+        Shape("lab", fence_s=fence_s)
+
+
+@pytest.mark.parametrize("share", [-1, 101])
+def test_the_brake_takes_a_share(share: int) -> None:
+    with pytest.raises(InvalidInput, match="share"):
+        Shape("lab", failover_share_percent=share)
