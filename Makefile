@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CHAOS ?= --schedules 60
 TEST_PARTS := etcd,qemu,nft,ip,dnsmasq,ssh,image-tools,root
 
 # Debian packages: what a host needs, what building the tiny image needs, what the tests use.
@@ -13,13 +14,14 @@ PYTHON_PACKAGES := python3-venv
 TEST_PACKAGES := iputils-ping procps faketime
 PACKAGES := $(HOST_PACKAGES) $(IMAGE_PACKAGES) $(PYTHON_PACKAGES) $(TEST_PACKAGES)
 
-.PHONY: help demo check test scenarios bench dist packages clean
+.PHONY: help demo check test scenarios chaos bench dist packages clean
 
 help:
 	@echo "make demo    start a cloud on this machine and log in to a VM"
 	@echo "make check   style, types and unit tests (under a minute)"
 	@echo "make test    everything, with real etcd, QEMU and networks"
 	@echo "make scenarios  10,000 random schedules of faults on a simulated cloud (about a quarter of an hour)"
+	@echo "make chaos   60 random schedules of faults in a lab of real hosts (half an hour; CHAOS='--minutes 600' for others)"
 	@echo "make bench   the benchmarks"
 	@echo "make dist    a wheel and a source archive in dist/"
 
@@ -37,6 +39,9 @@ test: packages check
 
 scenarios: $(VENV)/ready
 	$(BIN)/python -m tests.scenario.random --count 10000 --resume
+
+chaos: packages $(VENV)/ready
+	$(BIN)/python -m tests.chaos $(CHAOS)
 
 bench: packages $(VENV)/ready
 	$(BIN)/python benchmarks/first_vm.py

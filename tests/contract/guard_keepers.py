@@ -15,7 +15,7 @@ from tests.contract.guard_process import ROOT, wait_for
 from ucloud.config.load import render_config
 from ucloud.config.sections import Config, EtcdSection, HostSection, LogSection, StoreSection
 from ucloud.errors import Error
-from ucloud.guard.keepers import AskKeeper, keeper_asker
+from ucloud.guard.keepers import DialKeeper, keeper_dialler
 from ucloud.guard.rules import KeeperAnswer
 from ucloud.local import certificates
 from ucloud.local.keeper import HOLD_FILE
@@ -104,10 +104,15 @@ class KeptCluster:
         peers = {f"m{index}": free_port() for index in range(3)}
         self.members = [KeptMember(directory, name, self.store_section, tls, peers) for name in peers]
         own = Tls(self.store_section.ca_file, self.store_section.cert_file, self.store_section.key_file)
-        self._ask: AskKeeper = keeper_asker(client_context(own), CLOCK)
+        self._dial: DialKeeper = keeper_dialler(client_context(own), CLOCK)
 
     def ask(self, member: KeptMember) -> KeeperAnswer | None:
-        return self._ask(member.voter, CLOCK.monotonic_s() + 0.5)
+        until_s = CLOCK.monotonic_s() + 0.5
+        call = self._dial(member.voter, until_s)
+        if call is None:
+            return None
+        with contextlib.closing(call):
+            return call.ask(until_s)
 
     def states(self) -> list[str]:
         """What each keeper says, "" for no answer."""

@@ -297,6 +297,19 @@ def test_a_member_that_accepts_and_never_answers(etcd: Cluster, root: str) -> No
             watch.close()
 
 
+def test_a_silent_member_costs_a_read_a_second_and_no_share_of_its_time(etcd: Cluster, root: str) -> None:
+    with listener("nothing") as silent:
+        endpoints = [
+            f"https://127.0.0.1:{silent.port}",
+            *etcd.endpoints,
+            etcd.endpoints[0].replace("127.0.0.1", "[::1]"),
+        ]
+        with contextlib.closing(etcd.store(endpoints, timeout_s=9)) as store:
+            started_s = time.monotonic()
+            assert store.get(root + "none") is None
+            assert 0.9 < time.monotonic() - started_s < 2
+
+
 @pytest.mark.parametrize("fault", ["cut", "hold"])
 def test_a_dead_stream_is_resumed(etcd: Cluster, root: str, fault: str) -> None:
     proxy = Proxy(etcd.members[0].client_port)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -17,6 +18,7 @@ from tests.contract.etcd_server import etcd_cluster
 from tests.contract.guard_process import GuardProcess, guard_process, is_gone, wait_for
 from ucloud.config.sections import StoreSection
 from ucloud.errors import Conflict, Error, GuestError, InvalidInput, NotFound
+from ucloud.guard.namespace import PidNamespace
 from ucloud.hypervisor.guard_client import GuardClient
 from ucloud.hypervisor.guard_protocol import FIRST_FD, Named, StartRequest, VmProcess, encode_request
 from ucloud.model.guard import LifeSign
@@ -441,3 +443,15 @@ def at_once(calls: list[Callable[[], VmProcess]] | list[Callable[[], None]]) -> 
         thread.join()
     assert not errors
     return results
+
+
+def test_a_namespace_that_is_held_open_does_not_hold_up_the_end() -> None:
+    """As by a process that hangs in the kernel; here by one that nobody has reaped."""
+    require("root")
+    namespace = PidNamespace()
+    with namespace.entered():
+        inside = subprocess.Popen(["/bin/sleep", "1000"])
+    namespace.close()
+    assert Path(f"/proc/{namespace.first_pid}").exists()
+    assert inside.wait(10) == -signal.SIGKILL
+    assert os.waitpid(namespace.first_pid, 0)[0] == namespace.first_pid

@@ -211,3 +211,23 @@ def test_elements(host: Host) -> None:
         door.close()
 
     in_namespace(host.name, work)
+
+
+def test_three_thousand_taps_in_one_change(host: Host) -> None:
+    names = [f"tap{number}" for number in range(3000)]
+    live = Set(Family.BRIDGE, "t", "live")
+
+    def work() -> list[int]:
+        run("nft", "table bridge t { set live { type ifname; flags timeout; }; }")
+        door = ElementsDoor()
+        counts = []
+        for changes in (put(live, names), refresh(live, names, timeout_ms=60_000), drop(live, names)):
+            door.apply(changes)
+            counts.append(run("nft", "list", "set", "bridge", "t", "live").count('"tap'))
+        with pytest.raises(Error, match="No such file"):
+            door.apply(refresh(Set(Family.BRIDGE, "t", "none"), names, timeout_ms=5))
+        door.apply(put(live, names[:1]))
+        door.close()
+        return counts
+
+    assert in_namespace(host.name, work) == [3000, 3000, 0]

@@ -160,3 +160,16 @@ def test_the_door_is_for_those_with_a_certificate_and_in_a_hurry(trio: KeptClust
 
 def by_name(trio: KeptCluster, name: str) -> KeptMember:
     return next(member for member in trio.members if member.name == name)
+
+
+def test_a_stranger_cannot_silence_the_door(trio: KeptCluster) -> None:
+    """It comes from another address, and keeps more connections open than the door has room for."""
+    first = trio.members[0]
+    address = ("127.0.0.1", int(first.door.rpartition(":")[2]))
+    silent = [
+        socket.create_connection(address, timeout=5, source_address=("127.0.0.2", 0))
+        for _ in range(CONNECTIONS_LIMIT + 5)
+    ]
+    assert trio.states()[0] == "leader"
+    for one in silent:
+        one.close()

@@ -100,7 +100,8 @@ def test_a_guest_moves_and_its_source_is_cleaned_up(
     seen = cloud.target.reports.vm(VM_ID)
     assert seen is not None
     assert seen.machine is not None
-    assert [kind for kind, _, _ in cloud.notes.told if kind.startswith("vm_")] == ["vm_paused", "vm_resume"]
+    told = [kind for kind, _, _ in cloud.notes.told if kind.startswith("vm_")]
+    assert told == ["vm_running", "vm_paused", "vm_resume", "vm_running"]
     numbers = {
         "gap_ms": round(gap_ms, 1),
         "send_ms": round((told_s - began_s) * 1000, 1),

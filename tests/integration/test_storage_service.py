@@ -510,3 +510,27 @@ def test_the_fence_verb_is_proved_by_each_host(service: Service) -> None:
     assert gone.proved_with == ()
     assert "cannot be tried" in gone.problem
     service.start()
+
+
+def test_trying_the_fence_verb_leaves_nothing_in_the_files(service: Service) -> None:
+    host = HostSection(
+        id="h1", pool_directory=service.directory, pool_kind="fenced", pool_id="p1", pool_service=service.address
+    )
+    service.client.fence("h9", "guard-h9")
+    for _ in range(5):
+        assert open_proof(host, SystemClock()).look().fence is Fence.VERB
+    assert json.loads((service.directory / "fenced.json").read_text()) == [["h9", "guard-h9"]]
+    before = (service.directory / "fenced.json").stat().st_ino
+    service.client.acquire("vm-1", "h1", "guard-h1")
+    assert (service.directory / "fenced.json").stat().st_ino == before
+    assert json.loads((service.directory / "service.json").read_text()) == {"holders": {"vm-1": ["h1", "guard-h1"]}}
+
+
+def test_what_an_earlier_version_wrote_is_known(service: Service) -> None:
+    service.stop()
+    (service.directory / "fenced.json").unlink(missing_ok=True)
+    old = {"fenced": [["h9", "guard-h9"], ["h1", "probe-1"]], "holders": {"vm-1": ["h2", "guard-h2"]}}
+    (service.directory / "service.json").write_text(json.dumps(old))
+    service.start()
+    assert json.loads((service.directory / "fenced.json").read_text()) == [["h9", "guard-h9"]]
+    assert service.client.status()["holders"]["vm-1"]["host"] == "h2"

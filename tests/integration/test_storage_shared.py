@@ -23,7 +23,7 @@ from ucloud.storage.directory_pool import DirectoryPool
 from ucloud.storage.images import import_stream
 from ucloud.storage.open import is_shared, open_pool, open_proof, pool_id_of
 from ucloud.storage.pool import BlobInfo
-from ucloud.storage.proof import AGES_OUT_S, LOOK_SOON_S, LockProof, NoProof
+from ucloud.storage.proof import AGES_OUT_S, BEAT_EVERY_S, LOOK_SOON_S, LockProof, NoProof
 
 MIB = 2**20
 
@@ -56,6 +56,71 @@ def test_a_proof_ages_out(tmp_path: Path) -> None:
     clock.sleep(2)
     assert one.look().proved_with == ()
     one.close()
+
+
+def read_beat(pool: Path, host: str) -> bytes:
+    return (pool / "proof" / host).read_bytes()
+
+
+def turn_all(clock: ManualClock, hosts: list[LockProof], seconds: int) -> None:
+    for _ in range(seconds):
+        clock.sleep(1)
+        for host in hosts:
+            host.look()
+
+
+def test_hosts_that_know_each_other_rarely_beat_and_stay_proved(tmp_path: Path) -> None:
+    clock = ManualClock()
+    hosts = [LockProof(tmp_path, f"h{number}", clock) for number in range(4)]
+    turn_all(clock, hosts, 4)
+    beats = set()
+    for _ in range(120):
+        turn_all(clock, hosts, 1)
+        beats.add(read_beat(tmp_path, "h0"))
+        assert all(len(host.look().proved_with) == 3 for host in hosts)
+    assert len(beats) <= 120 / BEAT_EVERY_S + 2
+    assert sorted(path.name for path in (tmp_path / "proof").iterdir()) == ["h0", "h1", "h2", "h3"]
+    for host in hosts:
+        host.close()
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_host_that_comes_anew_and_those_there_prove_each_other_soon(tmp_path: Path, first: bool, again: bool) -> None:
+    """Also one whose agent starts again, so that it knows nothing and the others have no reason to look."""
+    clock = ManualClock()
+    old = [LockProof(tmp_path, f"h{number}", clock) for number in range(3)]
+    if again:
+        before = LockProof(tmp_path, "new", clock)
+        turn_all(clock, [*old, before], 30)
+        before.close()
+    turn_all(clock, old, 3)
+    new = LockProof(tmp_path, "new", clock)
+    turn_all(clock, [new, *old] if first else [*old, new], 3)
+    assert new.look().proved_with == ("h0", "h1", "h2")
+    assert all("new" in host.look().proved_with for host in old)
+    assert not (tmp_path / "proof/new.call").exists()
+    for host in (*old, new):
+        host.close()
+
+
+def test_a_call_that_was_left_over_costs_nothing_for_long(tmp_path: Path) -> None:
+    clock = ManualClock()
+    one, two = LockProof(tmp_path, "h1", clock), LockProof(tmp_path, "h2", clock)
+    turn_all(clock, [one, two], 4)
+    two.close()
+    (tmp_path / "proof/h2.call").touch()
+    turn_all(clock, [one], int(AGES_OUT_S) + 2)
+    beats = set()
+    for _ in range(int(BEAT_EVERY_S)):
+        turn_all(clock, [one], 1)
+        beats.add(read_beat(tmp_path, "h1"))
+    assert len(beats) <= 2
+    turn_all(clock, [one, two], 4)
+    assert one.look().proved_with == ("h2",)
+    assert not (tmp_path / "proof/h2.call").exists()
+    one.close()
+    two.close()
 
 
 def test_a_file_without_a_lock_proves_nothing(tmp_path: Path) -> None:

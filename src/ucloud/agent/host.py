@@ -107,7 +107,9 @@ class HostPass:
             images=tuple(sorted(blob.digest for blob in self.pool.list_blobs())),
             problems=self._problems(proof, guard),
             underlay_address=self.underlay_address(),
-            pool=SeenPool(pool_id_of(self.host), proof.fence, proof.proved_with),
+            pool=SeenPool(
+                pool_id_of(self.host), proof.fence, proof.proved_with, has_verb=self.host.pool_kind == "fenced"
+            ),
             longest_gap_s=round(guard.longest_gap_s, 3) if guard else 0.0,
             members_version=guard.members_version if guard else 0,
         )

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from ucloud.agent.resources import HostResources
 from ucloud.agent.streams import Streams, migration_path
 from ucloud.errors import Conflict, GuestError
-from ucloud.hypervisor.actions import Continue, Listen, Now, ObservedVm, Plan, Send
+from ucloud.hypervisor.actions import Continue, Guest, Listen, Now, ObservedVm, Plan, Send
 from ucloud.hypervisor.api import Hypervisor
 from ucloud.hypervisor.guard_protocol import VmProcess
 from ucloud.model.migration import MigrationState, Phase, Role
@@ -37,6 +37,7 @@ class Migrations:
     host_id: str
     find: Callable[[str], Entry[WantedVm] | None]
     _stood: set[tuple[str, str]] = field(default_factory=set)
+    _running: dict[str, int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def listen(self, wanted: WantedVm, action: Listen, now: Now) -> None:
@@ -97,6 +98,8 @@ class Migrations:
 
     def settle(self, wanted: WantedVm, plan: Plan, observed: ObservedVm) -> None:
         """Before a report says that the guest stands still for good: no frame for it ends here any more."""
+        if observed.guest is Guest.RUNNING and observed.process is not None:
+            self._tell_running(observed.process)
         seen = plan.migration
         if seen is None or seen.role is not Role.SOURCE or seen.state is not MigrationState.COMPLETED:
             return
@@ -109,6 +112,14 @@ class Migrations:
         self.resources.unplug(wanted)
         with self._lock:
             self._stood.add(named)
+
+    def _tell_running(self, process: VmProcess) -> None:
+        """Once per process: QEMU says that the guest runs, so it has its disk's lock."""
+        with self._lock:
+            known = self._running.get(process.vm_id) == process.pid
+            self._running[process.vm_id] = process.pid
+        if not known:
+            self._tell("vm_running", process)
 
     def _tell(self, kind: str, process: VmProcess) -> None:
         self.history.tell(

@@ -14,7 +14,7 @@ import ssl
 import time
 from dataclasses import dataclass, field
 
-BUFFER_BYTES = 1 << 20
+BUFFER_BYTES = 1 << 18
 SILENCE_S = 15.0
 LINGER_S = 5.0
 _CHUNK_BYTES = 1 << 16

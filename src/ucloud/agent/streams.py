@@ -24,7 +24,9 @@ logger = logging.getLogger(__name__)
 PROTOCOL = "ucloud-migration"
 CONNECT_TIMEOUT_S = 5.0
 _HEAD_LIMIT_BYTES = 4096
-_BUFFER_BYTES = 4 << 20
+# Small: what stands in buffers when the guest stops must still be carried before it can go on. QEMU judges the speed
+# by what it could write.
+_BUFFER_BYTES = 1 << 18
 
 
 def migration_path(vm_id: str, migration_id: str) -> str:

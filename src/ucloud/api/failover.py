@@ -51,7 +51,7 @@ def _lost_document(view: View, host_id: str) -> dict[str, Any]:
         "name": host.value.meta.name if host else "",
         "incarnation": sign.incarnation,
         "fence_s": float(sign.fence_s),
-        "confirmed_off": is_confirmed_off(view, host_id),
+        "confirmed_off": view.is_confirmed_off(host_id),
         "vms": sorted(vm_id for vm_id, entry in view.placements.items() if entry.value.host_id == host_id),
         "takeover": to_plain(takeover),
     }
@@ -65,16 +65,11 @@ def takeover_of(view: View, host_id: str) -> Takeover | None:
     return entry.value
 
 
-def is_confirmed_off(view: View, host_id: str) -> bool:
-    host, registered = view.hosts.get(host_id), view.registered.get(host_id)
-    return host is not None and registered is not None and host.value.spec.confirmed_off == registered.value.incarnation
-
-
 def refuse_on_lost_host(view: View, vm_id: str, deed: str, *, unless_confirmed: bool = False) -> None:
     """Raises Conflict if the VM's host is lost: nobody knows what happens to its disk there."""
     placement = view.placements.get(vm_id)
     host_id = placement.value.host_id if placement else ""
-    if not host_id or host_id in view.alive or (unless_confirmed and is_confirmed_off(view, host_id)):
+    if not host_id or host_id in view.alive or (unless_confirmed and view.is_confirmed_off(host_id)):
         return
     takeover = takeover_of(view, host_id)
     about = f" ({takeover.reason})" if takeover else ""
@@ -105,7 +100,7 @@ def _why_not(vm: Vm, view: View) -> str:
     if pool.fence is Fence.NONE or not pool.proved_with:
         return f"host {host_id} has not proved with another one that pool {pool.id} keeps a second writer out"
     sign = view.registered.get(host_id)
-    if sign is not None and sign.value.fence_s <= 0 and not is_confirmed_off(view, host_id):
+    if sign is not None and sign.value.fence_s <= 0 and not view.is_confirmed_off(host_id):
         return f"the guard of {host_id} never fences: somebody would have to confirm that the host is off"
     lock = view.locks.get((host_id, vm.meta.id))
     if lock is not None and lock.value.failover is Failover.NONE:

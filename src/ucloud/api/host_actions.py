@@ -76,7 +76,7 @@ def confirming(site: Site, read: Read[Host]) -> Deed:
         raise Conflict(f"failed to confirm that {host_id} is off: it never registered", code="host_new")
     incarnation = decode_as(LifeSign, registered.value).incarnation
     compares = (absent(alive_key), unchanged(registered_key, registered.mod_revision))
-    spec = replace(read.thing.spec, confirmed_off=incarnation)
+    spec = replace(read.thing.spec, confirmed_off=incarnation, confirmed_revision=registered.mod_revision)
     return Deed(spec, "confirm_off", "was confirmed to be off", Taking(compares))
 
 

@@ -32,7 +32,9 @@ NO_DOUBTS = Doubts()
 
 def plan_cleaning(view: View, doubts: Doubts = NO_DOUBTS) -> tuple[Ending, ...]:
     """What can end now. Nothing ends on a doubt."""
-    endings = [ending for entry in _deleted(view.vms) if (ending := _vm_ending(view, entry))]
+    deleted = _deleted(view.vms)
+    documents = _documents_of(view, {entry.value.meta.id for entry in deleted})
+    endings = [ending for entry in deleted if (ending := _vm_ending(view, entry, documents[entry.value.meta.id]))]
     endings += [ending_of("network", e) for e in _deleted(view.networks) if not _network_users(view, e.value.meta.id)]
     endings += [_image_ending(view, e) for e in _deleted(view.images) if not _image_users(view, e.value.meta.id)]
     endings += [ending_of("key", e) for e in _deleted(view.keys) if not _key_users(view, e.value.meta.id)]
@@ -44,10 +46,19 @@ def _deleted(entries: Any) -> list[Entry[Any]]:
     return [entry for entry in entries.values() if entry.value.meta.deleted_at]
 
 
-def _vm_ending(view: View, entry: Entry[Vm]) -> Ending | None:
+def _documents_of(view: View, vm_ids: Iterable[str]) -> dict[str, dict[str, Entry[WantedVm]]]:
+    """By VM and host, the documents of these VMs: one look at all, however many VMs end."""
+    found: dict[str, dict[str, Entry[WantedVm]]] = {vm_id: {} for vm_id in vm_ids}
+    if found:
+        for (host_id, vm_id), document in view.wanted_vms.items():
+            if vm_id in found:
+                found[vm_id][host_id] = document
+    return found
+
+
+def _vm_ending(view: View, entry: Entry[Vm], documents: dict[str, Entry[WantedVm]]) -> Ending | None:
     """None while a host still has something of the VM, or has not said that it has not."""
     vm_id = entry.value.meta.id
-    documents = {host_id: document for (host_id, of_vm), document in view.wanted_vms.items() if of_vm == vm_id}
     given_up = {host_id for host_id in documents if _is_given_up(view, host_id, vm_id)}
     waited_for = {host_id: document for host_id, document in documents.items() if host_id not in given_up}
     if not all(_reported_gone(view, host_id, document) for host_id, document in waited_for.items()):
@@ -90,14 +101,16 @@ def _is_given_up(view: View, host_id: str, vm_id: str) -> bool:
     """The host was taken over, and nothing of the VM can run there: no lock, or somebody said that the host is off."""
     if view.taken_over(host_id) is None or (host_id, vm_id) not in view.wanted_vms:
         return False
-    host = view.hosts.get(host_id)
-    off = host is not None and host.value.spec.confirmed_off == view.registered[host_id].value.incarnation
-    return off or (host_id, vm_id) not in view.locks
+    return view.is_confirmed_off(host_id) or (host_id, vm_id) not in view.locks
 
 
 def _given_up_compares(view: View, host_id: str, vm_id: str) -> list[Compare]:
     mark, lock = view.taken_over(host_id), view.locks.get((host_id, vm_id))
-    compares = [unchanged(keys.lock(host_id, vm_id), lock.mod_revision if lock else 0)]
+    registered = view.registered[host_id]
+    compares = [
+        unchanged(keys.lock(host_id, vm_id), lock.mod_revision if lock else 0),
+        unchanged(registered.key, registered.mod_revision),
+    ]
     return [*compares, unchanged(mark.key, mark.mod_revision)] if mark else compares
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ucloud.compose.vm_documents import is_needed_elsewhere
+from ucloud.compose.vm_documents import Carriers, carriers_of_machines, is_needed_elsewhere
 from ucloud.model.guard import Fenced
 from ucloud.model.host import Host
 from ucloud.store import keys
@@ -45,16 +45,17 @@ def ending_of(noun: str, entry: Entry[Any]) -> Ending:
 
 
 def plan_host_endings(view: View) -> list[Ending]:
-    deleted = (entry for entry in view.hosts.values() if entry.value.meta.deleted_at)
-    return [ending for entry in deleted if (ending := _host_ending(view, entry))]
+    deleted = [entry for entry in view.hosts.values() if entry.value.meta.deleted_at]
+    carriers = carriers_of_machines(view) if deleted else {}
+    return [ending for entry in deleted if (ending := _host_ending(view, entry, carriers))]
 
 
-def _host_ending(view: View, entry: Entry[Host]) -> Ending | None:
+def _host_ending(view: View, entry: Entry[Host], carriers: Carriers) -> Ending | None:
     host_id = entry.value.meta.id
     if any(placement.value.host_id == host_id for placement in view.placements.values()):
         return None
     documents = ((place, document.value) for place, document in view.wanted_vms.items() if place[0] == host_id)
-    if any(is_needed_elsewhere(view, place, document) for place, document in documents):
+    if any(is_needed_elsewhere(view, place, document, carriers) for place, document in documents):
         return None
     alive = view.alive.get(host_id)
     leftovers = tuple(_keys_on(view, host_id))

@@ -10,7 +10,7 @@ from ucloud.model.migration import Migration, Phase, Role, WantedMigration
 from ucloud.model.placement import Placement
 from ucloud.store.view import View
 
-DOWNTIME_MS = 300  # how long QEMU may let the guest stand at the end, by its own estimate
+DOWNTIME_MS = 100  # how long QEMU may let the guest stand at the end, by its own estimate
 
 
 def parts_by_place(view: View, settings: SchedulerSection) -> dict[tuple[str, str], WantedMigration]:
@@ -32,6 +32,20 @@ def part_of_target(
     if record.phase is Phase.MOVED or not _goes_on(record, placement):
         return None
     return _part(view, record, Role.TARGET, settings)
+
+
+def sizes_on_source(view: View, record: Migration) -> tuple[int, int] | None:
+    """CPUs and memory (MiB) of the guest that is moving, whatever its spec says by now; None if nobody knows.
+
+    What the target was told once for this migration stands: its QEMU was started with that.
+    """
+    told = view.wanted_vms.get((record.target, record.vm_id))
+    if told and told.value.migration and told.value.migration.id == record.id:
+        return told.value.cpus, told.value.memory_mib
+    report = view.seen_vms.get((record.source, record.vm_id))
+    if report is None or report.value.generation != record.generation or not report.value.cpus:
+        return None
+    return report.value.cpus, report.value.memory_mib
 
 
 def _goes_on(record: Migration, placement: Placement) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ucloud.compose.parts import part_of_target, parts_by_place
+from ucloud.compose.parts import part_of_target, parts_by_place, sizes_on_source
 from ucloud.config import SchedulerSection
 from ucloud.model.machine import Machine
 from ucloud.model.migration import Phase, Role, WantedMigration
@@ -20,6 +20,7 @@ from ucloud.model.wanted import WantedImage, WantedNic, WantedVm
 from ucloud.store.view import Entry, View
 
 Place = tuple[str, str]
+Carriers = Mapping[str, set[str]]
 
 
 def vm_documents(view: View, settings: SchedulerSection, must_stop: frozenset[str]) -> dict[Place, WantedVm]:
@@ -40,15 +41,16 @@ def vm_documents(view: View, settings: SchedulerSection, must_stop: frozenset[st
             document, migration=parts.get(place), power=Power.STOPPED if stopped else document.power
         )
         documents |= _target_documents(view, document, vm.value, settings)
+    carriers = carriers_of_machines(view)
     for place, old in view.wanted_vms.items():
-        if place not in documents and not _is_finished(view, place, old):
+        if place not in documents and not _is_finished(view, place, old, carriers):
             documents[place] = _old_document(view, place, old.value, parts, machines)
     return documents
 
 
 def _target_documents(view: View, source: WantedVm, vm: Vm, settings: SchedulerSection) -> dict[Place, WantedVm]:
-    """The document of the host that the VM is moving to, if it is. It says of failover what the running process was
-    born with, because the lock that moves says that, too.
+    """The document of the host that the VM is moving to, if it is. It says of failover and sizes what the running
+    process was born with, because the lock that moves says that, too, and QEMU takes no guest of another size.
     """
     entry = view.migrations.get(source.vm_id)
     placement = view.placements[source.vm_id].value
@@ -60,9 +62,12 @@ def _target_documents(view: View, source: WantedVm, vm: Vm, settings: SchedulerS
         return {}
     lock = view.locks.get((record.source, record.vm_id))
     ends = record.phase is Phase.ABORTING or bool(vm.meta.deleted_at)
+    sizes = sizes_on_source(view, record) or (source.cpus, source.memory_mib)
     document = replace(
         source,
         generation=record.generation + 1,
+        cpus=sizes[0],
+        memory_mib=sizes[1],
         failover=lock.value.failover if lock else source.failover,
         migration=part,
         gone=ends,
@@ -105,22 +110,30 @@ def _is_disk_left(view: View, vm_id: str) -> bool:
     return vm is not None and bool(vm.value.meta.deleted_at) and placement is not None and not placement.value.host_id
 
 
-def _is_finished(view: View, place: Place, tombstone: Entry[WantedVm]) -> bool:
+def _is_finished(view: View, place: Place, tombstone: Entry[WantedVm], carriers: Carriers) -> bool:
     """The host has reported, after the tombstone was written, that nothing is left; and nothing is lost with it."""
     seen = view.seen_vms.get(place)
     if seen is None or not tombstone.value.gone:
         return False
     answered = seen.value.state is GuestState.GONE and seen.value.wanted_revision >= tombstone.mod_revision
-    return answered and not is_needed_elsewhere(view, place, tombstone.value)
+    return answered and not is_needed_elsewhere(view, place, tombstone.value, carriers)
 
 
-def is_needed_elsewhere(view: View, place: Place, document: WantedVm) -> bool:
+def carriers_of_machines(view: View) -> Carriers:
+    """By VM id, the hosts whose documents carry its machine: made once, asked for every document."""
+    carriers: dict[str, set[str]] = {}
+    for (host_id, vm_id), entry in view.wanted_vms.items():
+        if entry.value.machine is not None:
+            carriers.setdefault(vm_id, set()).add(host_id)
+    return carriers
+
+
+def is_needed_elsewhere(view: View, place: Place, document: WantedVm, carriers: Carriers) -> bool:
     """It carries the only copy of the machine of a VM that lives on."""
     vm = view.vms.get(place[1])
     if document.machine is None or vm is None or vm.value.meta.deleted_at:
         return False
-    others = (entry.value for other, entry in view.wanted_vms.items() if other[1] == place[1] and other != place)
-    return not any(other.machine is not None for other in others)
+    return not carriers.get(place[1], set()) - {place[0]}
 
 
 def compose_vm(vm: Vm, placement: Placement, view: View, *, machine: Machine | None = None) -> WantedVm | None:

@@ -35,6 +35,7 @@ from ucloud.scheduler.takeover import (
     pools_to_fence,
     record_of,
     returned_hosts,
+    unknown_pools,
 )
 from ucloud.store import keys
 from ucloud.store.api import Compare, Delete, Item, Put, Store, Txn, absent, unchanged
@@ -186,8 +187,7 @@ class Takeovers:
     def _free(self, host: LostHost, step: Next, view: View, leader: Compare) -> float:
         """Fence the pools, delete the locks that may be taken over, and say that it is done."""
         locks = self._locks_of(host.host_id)
-        pools = pools_to_fence(view, host.host_id, [lock.pool_id for _, lock in locks])
-        missing = self._pools.ensure(pools, host.host_id, host.incarnation)
+        missing = self._unfenced(host, [lock.pool_id for _, lock in locks], view)
         if missing:
             self._record(host, Next(step.step, step.phase, f"it is marked as fenced, and {missing}"), leader)
             return 4 * AGAIN_S
@@ -210,6 +210,17 @@ class Takeovers:
                 return AGAIN_S
         self._history.tell("takeover_done", host=host.host_id, incarnation=host.incarnation, locks=len(locks))
         return math.inf
+
+    def _unfenced(self, host: LostHost, lock_pools: list[str], view: View) -> str:
+        """Why its locks must stay for now: a pool does not refuse it yet, or may have to; "" if they may go.
+
+        Of a machine that is off for sure, no pool of which nobody tells is waited for: it writes to none.
+        """
+        unknown = unknown_pools(view, lock_pools)
+        if unknown and not host.confirmed_off:
+            return f"no host's report tells whether pool {', '.join(unknown)} has to refuse it"
+        pools = pools_to_fence(view, host.host_id, lock_pools)
+        return self._pools.ensure(pools, host.host_id, host.incarnation)
 
     def _locks_of(self, host_id: str) -> list[tuple[Item, RunLock]]:
         """The locks that may be taken over, of whatever incarnation: none newer than the marked one is registered."""

@@ -93,7 +93,7 @@ class Fencer:
                 self._life.close()
             self.ended = action is Action.END
         elif self._mortals.note_moving():
-            self._reset()
+            self.reset()
         if first:
             self._say(action, reason, state, began_s=began_s, took_s=took_s, still=still)
         self._wake()
@@ -127,8 +127,8 @@ class Fencer:
             self._clock.sleep(_STILL_EVERY_S)
         return True
 
-    def _reset(self) -> None:
-        """Restart the machine at once, without syncing: a process that cannot be killed may still write."""
+    def reset(self) -> None:
+        """If wished, restart the machine at once, without syncing: what cannot be killed may still write."""
         if self._reset_fd >= 0:
             with contextlib.suppress(OSError):
                 os.write(self._reset_fd, b"b")

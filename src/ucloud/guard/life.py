@@ -51,6 +51,7 @@ class Life:
         self._lock = threading.Lock()
         self._state = LifeState(fence_s=identity.fence_s)
         self._lease_id = 0
+        self._outlived = False
         self._renewed_at_s = 0.0
         self._said = ""
 
@@ -94,9 +95,13 @@ class Life:
         self._change(rules.closed)
 
     def give_up(self, store: Store) -> None:
-        """End the lease, and with it the life sign. Raises what the store raises."""
-        if self._lease_id:
+        """End the lease, and with it the life sign, unless it must stay. Raises what the store raises."""
+        if self._lease_id and not self._outlived:
             store.revoke_lease(self._lease_id)
+
+    def keep_sign(self) -> None:
+        """Something that may run elsewhere outlives this guard: the life sign ends by its lease, and not before."""
+        self._outlived = True
 
     def say(self, what: str) -> None:
         """Note each change once: the threads that look turn several times a second."""

@@ -14,6 +14,9 @@ import signal
 from collections.abc import Iterator
 
 from ucloud.system import process_unix
+from ucloud.system.readable import wait_readable
+
+_END_TIMEOUT_S = 2.0
 
 
 class PidNamespace:
@@ -52,11 +55,12 @@ class PidNamespace:
             signal.pidfd_send_signal(self.first_pidfd, signal.SIGKILL)
 
     def close(self) -> None:
-        """End the namespace and wait for that: all processes inside must have been reaped before."""
+        """End the namespace and wait for that, but not for ever: one inside that hangs in the kernel holds it open."""
         self.kill()
         os.close(self._hold)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self.first_pid, 0)
+        if wait_readable([self.first_pidfd], _END_TIMEOUT_S):
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.first_pid, 0)
         for descriptor in (self._own, self._inner, self.first_pidfd):
             os.close(descriptor)
 

@@ -3,7 +3,8 @@
 The main thread serves requests, forks, reaps and writes the log: it alone may wait for a disk. Others look for
 evidence, keep the traffic gate, and fence. It ends on SIGTERM and SIGINT, and with exit status 3 when this host was
 taken over: then, as after any other end, the VMs that may be started elsewhere have ended with it, and its life sign is
-given up after them.
+given up after them. What cannot be ended is not hidden: then the life sign stays until its lease ends, the machine is
+reset if that is wished, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 from ucloud.config.sections import Config, StoreSection
 from ucloud.errors import Error, InvalidInput
 from ucloud.guard.fencer import Fencer, open_reset
-from ucloud.guard.keepers import AskKeeper, keeper_asker
+from ucloud.guard.keepers import DialKeeper, keeper_dialler
 from ucloud.guard.life import Identity, Life
 from ucloud.guard.mortals import Mortals
 from ucloud.guard.namespace import PidNamespace
@@ -65,10 +66,10 @@ class _Shared:
         )
         self.life = Life(identity, ttl_s=LEASE_TTL_S, clock=self.clock, history=self.history, notes=self.notes)
         self.stores = open_stores(config.store, identity.fence_s, make_store)
-        self.ask: AskKeeper | None = None
+        self.dial: DialKeeper | None = None
         if identity.fence_s and config.store.endpoints:
             tls = Tls(config.store.ca_file, config.store.cert_file, config.store.key_file)
-            self.ask = keeper_asker(client_context(tls), self.clock)
+            self.dial = keeper_dialler(client_context(tls), self.clock)
 
     def make_traffic(self) -> TrafficGate | None:
         """None for a guard that never fences."""
@@ -163,7 +164,7 @@ def _run(config: Config, run_directory: Path, make_store: Callable[[StoreSection
         stack.callback(shared.notes.write)
         for store in shared.stores:
             stack.callback(store.close)
-        witnesses = Witnesses(shared.life, shared.stores, shared.ask, shared.clock)
+        witnesses = Witnesses(shared.life, shared.stores, shared.dial, shared.clock)
         stack.callback(witnesses.stop)  # the life sign is the last that ends, after the VMs
         traffic = shared.make_traffic()
         if traffic is not None:
@@ -181,7 +182,8 @@ def _run(config: Config, run_directory: Path, make_store: Callable[[StoreSection
         )
         stack.callback(table.close)
         stack.callback(fencer.stop)
-        stack.callback(table.end_mortals)
+        ending = Ending(table.end_mortals, shared.life, fencer)
+        stack.callback(ending.run)
         table.recover()
         guard = Guard(shared.life, table, mortals, shared.clock)
         server = Server(guard_socket(run_directory), guard.handle, shared.clock)
@@ -192,7 +194,26 @@ def _run(config: Config, run_directory: Path, make_store: Callable[[StoreSection
         gc.collect()
         gc.freeze()  # what is here now stays: no collection needs to touch it again
         _log.info("guard %s of host %s is ready", shared.life.identity.incarnation, config.host.id)
-        return _loop(server, table, fencer, shared.notes, namespace=namespace, told=told)
+        status = _loop(server, table, fencer, shared.notes, namespace=namespace, told=told)
+    return status if ending.is_clean else 1
+
+
+class Ending:
+    """What is done first when a guard ends. ``is_clean`` tells whether nothing mortal outlived it."""
+
+    def __init__(self, end_mortals: Callable[[], tuple[str, ...]], life: Life, fencer: Fencer) -> None:
+        self._end_mortals = end_mortals
+        self._life = life
+        self._fencer = fencer
+        self.is_clean = True
+
+    def run(self) -> None:
+        left = self._end_mortals()
+        if left:
+            self.is_clean = False
+            _log.error("this guard ends, and these VMs outlive it: %s", ", ".join(left))
+            self._life.keep_sign()
+            self._fencer.reset()
 
 
 def _loop(

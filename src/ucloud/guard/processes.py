@@ -159,18 +159,21 @@ class ProcessTable:
             raise Conflict(f"failed to forget VM {named.vm_id}: its process {entry.process.pid} runs", code="runs")
         self._drop(named.vm_id)
 
-    def end_mortals(self) -> None:
-        """End what must not outlive this guard, and reap it. What hangs in the kernel is said, not waited for."""
+    def end_mortals(self) -> tuple[str, ...]:
+        """End what must not outlive this guard, and reap it. Returns the VMs of which that could not be done."""
         self.reap()  # what ended by itself did not end with the guard
         self._namespace.kill()
         mortal = [entry for entry in self._entries.values() if _is_mortal(entry.process)]
+        left = []
         for entry in mortal:
             if entry.pidfd >= 0:
                 try:
                     self._kill_and_wait(entry)
                     self._reap_one(entry, lost=True)
                 except Unavailable as error:
+                    left.append(entry.process.vm_id)
                     _log.error("%s", error)
+        return tuple(left)
 
     def reap(self) -> None:
         """Note every process that ended."""

@@ -1,7 +1,8 @@
 """The guard's unix socket: many short connections in one thread, none of which can hold up another.
 
 A connection sends one line (with descriptors) and gets one line. It is dropped if it is not root's, too slow, too
-long, or sends too many descriptors; descriptors are closed whatever happens.
+long, or sends too many descriptors; descriptors are closed whatever happens. What lets a VM run is done only for
+somebody who still waits for it: whoever gave up may have asked elsewhere since.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _log = logging.getLogger(__name__)
 
 CONNECTIONS_LIMIT = 128
 _CONNECTION_S = 5.0
+_ONLY_IF_AWAITED = frozenset(("start", "permit"))
 _INT_BYTES = array.array("i").itemsize
 
 Handler = Callable[[str, Mapping[str, Any], Sequence[int]], Any]
@@ -67,11 +69,11 @@ class Server:
         for number, connection in self._connections.items():
             poll.register(number, select.POLLOUT if connection.answer else select.POLLIN)
         ready = {number for number, _ in poll.poll(timeout_s * 1000)}
+        self._drop_late()  # first: the time may have passed while this thread did something else
         for number in ready & self._connections.keys():
             self._turn(number)
         if self._listener.fileno() in ready:
             self._accept()
-        self._drop_late()
         return ready & set(also)
 
     def close(self) -> None:
@@ -117,14 +119,18 @@ class Server:
         connection.request += data
         if b"\n" in data:
             connection.answer = self._answer(connection)
-            return self._send(connection)
+            return not connection.answer or self._send(connection)
         return len(connection.request) > REQUEST_LIMIT_BYTES
 
     def _answer(self, connection: _Connection) -> bytes:
+        """Do what is asked. Empty if nobody waits for it any more: then it was not done."""
         try:
             if len(connection.request) > REQUEST_LIMIT_BYTES:
                 raise InvalidInput("failed to read the request: it is too long")
             op, plain = parse_request(bytes(connection.request))
+            if op in _ONLY_IF_AWAITED and not _is_awaited(connection.socket):
+                _log.warning("a request to %s is dropped: whoever asked has gone", op)
+                return b""
             return encode_answer(self._handler(op, plain, connection.descriptors))
         except Error as error:
             return encode_error(error)
@@ -147,3 +153,13 @@ class Server:
         now_s = self._clock.monotonic_s()
         for number in [number for number, one in self._connections.items() if one.deadline_s < now_s]:
             self._connections.pop(number).close()
+
+
+def _is_awaited(asker: socket.socket) -> bool:
+    """Whether the other side still has its end open."""
+    try:
+        return bool(asker.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False

@@ -13,14 +13,19 @@ from dataclasses import replace
 
 from ucloud.config.sections import StoreSection
 from ucloud.errors import Error
-from ucloud.guard.keepers import AskKeeper, ask_all
+from ucloud.guard.keepers import DialKeeper, ask_all, dial_all
 from ucloud.guard.life import Life
 from ucloud.guard.rules import Step, wants_round
+from ucloud.model.guard import Members
 from ucloud.store.api import Store
 from ucloud.system.clock import Clock
 
 LOOK_EVERY_S = 0.25
 ROUND_S = 0.25
+_PATIENCE, _LONGEST_S = 2 / 3, 2.0  # of F, and in seconds
+_DIAL_S = 0.6  # a keeper's door waits for 1 s
+_LEAST_PAUSE_S = 0.05
+_REGISTERED_PAUSE_S = 0.02
 _WATCH_AGE_EVERY_S = 0.1
 _STOP_TIMEOUT_S = 1.0
 
@@ -28,28 +33,30 @@ _STOP_TIMEOUT_S = 1.0
 def open_stores(
     settings: StoreSection, fence_s: float, make_store: Callable[[StoreSection], Store]
 ) -> tuple[Store, ...]:
-    """One for each member, which gives up soon: an old question is worth little (rule A2 counts from its sending)."""
+    """One for each member, which gives up soon: an old question is worth little (rule A2 counts from its sending).
+
+    But not at once: a member that is only slow is made slower by those who leave it and shake hands again.
+    """
     if fence_s:
-        settings = replace(settings, timeout_s=min(settings.timeout_s, fence_s / 3, 1.0))
+        settings = replace(settings, timeout_s=min(settings.timeout_s, fence_s * _PATIENCE, _LONGEST_S))
     alone = [replace(settings, endpoints=(endpoint,)) for endpoint in settings.endpoints] or [settings]
     return tuple(make_store(one) for one in alone)
 
 
 class Witnesses:
-    """``ask`` puts a question to one keeper; None for a guard that never fences."""
+    """``dial`` makes a connection to one keeper; None for a guard that never fences."""
 
-    def __init__(self, life: Life, stores: Sequence[Store], ask: AskKeeper | None, clock: Clock) -> None:
+    def __init__(self, life: Life, stores: Sequence[Store], dial: DialKeeper | None, clock: Clock) -> None:
         self._life = life
         self._stores = stores
-        self._ask = ask
         self._clock = clock
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._keep_looking, args=(store,), name=f"look-{index}", daemon=True)
             for index, store in enumerate(stores)
         ]
-        if ask is not None:
-            self._threads.append(threading.Thread(target=self._keep_asking, args=(ask,), name="rounds", daemon=True))
+        if dial is not None:
+            self._threads.append(threading.Thread(target=self._keep_asking, args=(dial,), name="rounds", daemon=True))
 
     def start(self) -> None:
         for thread in self._threads:
@@ -70,21 +77,36 @@ class Witnesses:
     def _keep_looking(self, store: Store) -> None:
         pause_s = 0.0
         while not self._stop.wait(pause_s):
-            pause_s = LOOK_EVERY_S
+            began_s = self._clock.monotonic_s()
+            step = None
             try:
-                if self._life.look(store) is Step.REGISTER:
-                    pause_s = 0.02  # what was registered is evidence only once it was read
+                step = self._life.look(store)
             except Exception as error:  # noqa: BLE001 - a life sign that ends silently would end this host's
                 self._life.say(f"no contact with the store: {error}")
+            took_s = self._clock.monotonic_s() - began_s
+            # What was registered is evidence only once it was read; and what took long is asked again soon.
+            pause_s = _REGISTERED_PAUSE_S if step is Step.REGISTER else max(_LEAST_PAUSE_S, LOOK_EVERY_S - took_s)
 
-    def _keep_asking(self, ask: AskKeeper) -> None:
+    def _keep_asking(self, dial: DialKeeper) -> None:
         pause_s = 0.0
         while not self._stop.wait(pause_s):
-            pause_s = _WATCH_AGE_EVERY_S
-            started_at_s = self._clock.monotonic_s()
-            state = self._life.state
-            if state.members is None or not wants_round(state, started_at_s):
+            members = self._life.state.members
+            if members is None or not wants_round(self._life.state, self._clock.monotonic_s()):
+                pause_s = _WATCH_AGE_EVERY_S
                 continue
-            answers = ask_all(state.members.voters, ask, self._clock, until_s=started_at_s + ROUND_S)
-            self._life.hear_round(state.members, answers, started_at_s=started_at_s)
-            pause_s = max(0.0, started_at_s + ROUND_S - self._clock.monotonic_s())
+            pause_s = self._one_round(members, dial)
+
+    def _one_round(self, members: Members, dial: DialKeeper) -> float:
+        """Returns the pause before the next. Without a connection to every voter no question is put."""
+        until_s = self._clock.monotonic_s() + _DIAL_S
+        calls = dial_all(members.voters, dial, self._clock, until_s=until_s)
+        try:
+            if len(calls) < len(members.voters):
+                return _WATCH_AGE_EVERY_S
+            started_at_s = self._clock.monotonic_s()
+            answers = ask_all(calls, self._clock, until_s=started_at_s + ROUND_S)
+        finally:
+            for call in calls.values():
+                call.close()
+        self._life.hear_round(members, answers, started_at_s=started_at_s)
+        return max(0.0, started_at_s + ROUND_S - self._clock.monotonic_s())

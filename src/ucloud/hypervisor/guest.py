@@ -39,11 +39,19 @@ def ask_guest(qmp_socket: Path, *, migration: bool = False) -> Asked:
     try:
         with Qmp.connect(qmp_socket, timeout_s=_QMP_TIMEOUT_S) as qmp:
             moving = parse_migration(qmp.execute("query-migrate")) if migration else MigrationStatus()
-            status, version = qmp.execute("query-status"), qmp.version
+            guest = _parse_status(qmp.execute("query-status"))
+            if (
+                migration and guest is Guest.SENT and not moving.downtime_ms
+            ):  # QEMU counts it after it has said "completed"
+                moving = parse_migration(qmp.execute("query-migrate"))
+            return Asked(guest, qmp.version, moving)
     except (Unavailable, GuestError):
         return Asked()
-    word = status.get("status") if isinstance(status, dict) else None
-    return Asked(_GUESTS.get(str(word), Guest.PAUSED) if word else Guest.SILENT, version, moving)
+
+
+def _parse_status(answer: Any) -> Guest:
+    word = answer.get("status") if isinstance(answer, dict) else None
+    return _GUESTS.get(str(word), Guest.PAUSED) if word else Guest.SILENT
 
 
 def tell_qemu(qmp_socket: Path, command: str) -> Any:

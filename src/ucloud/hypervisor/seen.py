@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ucloud.hypervisor.actions import Now, ObservedVm, Plan
 from ucloud.model.machine import Machine
+from ucloud.model.migration import SeenMigration
 from ucloud.model.seen import GuestState, SeenVm
 from ucloud.model.wanted import WantedVm
 from ucloud.system.clock import format_time
@@ -46,5 +49,12 @@ def summarise(
         qemu_version=observed.qemu_version,
         started_at=record.started_at if plan.state is not GuestState.GONE else "",
         machine=machine,
-        migration=plan.migration,
+        migration=_with_counts(plan.migration, previous.migration if previous else None),
     )
+
+
+def _with_counts(part: SeenMigration | None, before: SeenMigration | None) -> SeenMigration | None:
+    """What QEMU has counted is known after its end, too."""
+    if part is None or before is None or part.total_mib or (part.id, part.role) != (before.id, before.role):
+        return part
+    return replace(part, sent_mib=before.sent_mib, total_mib=before.total_mib, downtime_ms=before.downtime_ms)

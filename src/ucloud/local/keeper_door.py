@@ -1,7 +1,8 @@
 """The keeper's door: ``GET /v1/leader`` over TLS, for those who show a certificate of the cloud's CA.
 
 Answers ``{"cluster_id", "member_id", "state"}``, or 503 if it cannot tell. Must hold: each connection is over soon, and
-there are only so many, whatever its other side does; silence is never an answer.
+there are only so many, whatever its other side does; silence is never an answer. Of one address only few at a time may
+have yet to show a certificate, so that a stranger cannot take all the room.
 """
 
 from __future__ import annotations
@@ -23,9 +24,34 @@ from ucloud.system.clock import Clock
 logger = logging.getLogger(__name__)
 
 CONNECTIONS_LIMIT = 64
+STRANGERS_LIMIT = 4
+_HANDSHAKE_S = 0.5
 _CONNECTION_S = 1.0
 _REQUEST_LIMIT_BYTES = 4096
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 503: "Service Unavailable"}
+
+
+class Strangers:
+    """How many of each address have not shown a certificate yet. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count: dict[str, int] = {}
+
+    def enter(self, address: str) -> bool:
+        """Whether one more may try; then it must leave."""
+        with self._lock:
+            count = self._count.get(address, 0)
+            if count >= STRANGERS_LIMIT:
+                return False
+            self._count[address] = count + 1
+            return True
+
+    def leave(self, address: str) -> None:
+        with self._lock:
+            count = self._count.pop(address) - 1
+            if count:
+                self._count[address] = count
 
 
 class KeeperDoor:
@@ -39,6 +65,7 @@ class KeeperDoor:
         self._context = _context(ca_file, etcd.cert_file, etcd.key_file)
         self._listener = _listen(etcd.keeper_listen)
         self._room = threading.BoundedSemaphore(CONNECTIONS_LIMIT)
+        self._strangers = Strangers()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._accept, name="door", daemon=True)
 
@@ -55,32 +82,42 @@ class KeeperDoor:
         self._listener.settimeout(0.2)
         while not self._closed.is_set():
             try:
-                accepted, _ = self._listener.accept()
+                accepted, address = self._listener.accept()
             except TimeoutError:
                 continue
             except OSError as error:
                 if not self._closed.wait(0.1):  # else it was closed
                     logger.warning("failed to accept a connection: %s", error)
                 continue
-            if not self._room.acquire(blocking=False):
+            if not self._strangers.enter(address[0]):
                 accepted.close()
                 continue
-            threading.Thread(target=self._serve, args=(accepted,), name="guest", daemon=True).start()
+            if not self._room.acquire(blocking=False):
+                self._strangers.leave(address[0])
+                accepted.close()
+                continue
+            threading.Thread(target=self._serve, args=(accepted, address[0]), name="guest", daemon=True).start()
 
-    def _serve(self, accepted: socket.socket) -> None:
+    def _serve(self, accepted: socket.socket, address: str) -> None:
         until_s = self._clock.monotonic_s() + _CONNECTION_S
         try:
-            with accepted:
-                accepted.settimeout(_CONNECTION_S)
-                with self._context.wrap_socket(accepted, server_side=True) as connection:
-                    request = self._read(connection, until_s)
-                    if request:
-                        connection.settimeout(_CONNECTION_S)
-                        connection.sendall(self._respond(request))
+            with accepted, self._shake_hands(accepted, address) as connection:
+                request = self._read(connection, until_s)
+                if request:
+                    connection.settimeout(_CONNECTION_S)
+                    connection.sendall(self._respond(request))
         except (OSError, ValueError):  # ssl.SSLError is an OSError; whoever it was asks again
             pass
         finally:
             self._room.release()
+
+    def _shake_hands(self, accepted: socket.socket, address: str) -> ssl.SSLSocket:
+        """Returns once the other side has shown a certificate. Raises OSError if it has none, or is too slow."""
+        try:
+            accepted.settimeout(_HANDSHAKE_S)
+            return self._context.wrap_socket(accepted, server_side=True)
+        finally:
+            self._strangers.leave(address)
 
     def _read(self, connection: ssl.SSLSocket, until_s: float) -> bytes:
         """The head of a request; b"" if it does not come in time."""

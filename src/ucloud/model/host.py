@@ -21,12 +21,14 @@ class HostSpec:
     """An unschedulable host keeps its VMs and gets no new ones.
 
     ``confirmed_off`` is the guard incarnation of which an operator said that its machine is off: then neither the brake
-    nor a host that never fences holds its takeover, and VMs that only it could run may be given up.
+    nor a host that never fences holds its takeover, and VMs that only it could run may be given up. The word is of
+    ``confirmed_revision`` of its registration: a host that registers again, as the same incarnation or not, was on.
     """
 
     schedulable: bool = True
     drain: Drain = Drain.NONE
     confirmed_off: str = ""
+    confirmed_revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,8 @@ class Migration:
     ``cause`` is "asked" or "drain". Sizes are what the VM takes of the target while both count. The incarnations are
     those of both guards when it began: a guard that was born since has ended what belonged to it. ``request_id`` is the
     newest request that this record, or one before it, is the answer to. ``still_since`` is when one side first said
-    that the guest stands still: nobody waits long for the other then.
+    that the guest stands still: nobody waits long for the other then. ``downtime_ms`` is QEMU's own count, at the move.
+    ``lock_revision`` is the source lock's when it began (0: unknown): a move never changes what a lock means.
     """
 
     vm_id: str
@@ -77,6 +78,8 @@ class Migration:
     target_incarnation: str = ""
     request_id: str = ""
     still_since: str = ""
+    downtime_ms: int = 0
+    lock_revision: int = 0
 
     def answers(self, request: MigrationRequest) -> bool:
         """Whether this is what became of the request, or came after that."""

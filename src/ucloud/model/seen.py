@@ -83,12 +83,14 @@ class Fence(StrEnum):
 @dataclass(frozen=True, slots=True)
 class SeenPool:
     """The pool of a host's disks. Hosts that name the same ``id`` share it. ``proved_with`` are the hosts with which
-    this one has tried that the second line holds: only then a VM may be started elsewhere.
+    this one has tried that the second line holds: only then a VM may be started elsewhere. ``has_verb`` is how the pool
+    is set up, ``fence`` what was proved a moment ago.
     """
 
     id: str
     fence: Fence = Fence.NONE
     proved_with: tuple[str, ...] = ()
+    has_verb: bool = False
 
 
 @dataclass(frozen=True, slots=True)

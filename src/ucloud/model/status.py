@@ -95,7 +95,8 @@ def _word(facts: _Facts) -> tuple[VmWord, str]:
 def _deleting_reason(facts: _Facts) -> str:
     host_id = facts.placement.host_id if facts.placement else ""
     if host_id and not facts.host_alive:
-        waits = "its end waits until that is taken over, returns, or is confirmed off"
+        was_taken_over = facts.takeover is not None and facts.takeover.phase is TakeoverPhase.DONE
+        waits = f"its end waits until that {'' if was_taken_over else 'is taken over, '}returns, or is confirmed off"
         return f"host {host_id} gives no life sign: {waits}"
     return (facts.seen.reason if facts.seen else "") or "waits until nothing of it is left on its host"
 

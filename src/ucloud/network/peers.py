@@ -37,8 +37,11 @@ class Ages:
             return time.monotonic() - self._kept.get(index, -KEEP_EVERY_S) >= KEEP_EVERY_S
 
     def note(self, index: int) -> None:
+        now_s = time.monotonic()
         with self._lock:
-            self._kept[index] = time.monotonic()
+            # What is due anyway need not be remembered: devices come and go, and each has a new number.
+            self._kept = {one: at_s for one, at_s in self._kept.items() if now_s - at_s < KEEP_EVERY_S}
+            self._kept[index] = now_s
 
 
 def read_told(path: Path) -> Peers | None:

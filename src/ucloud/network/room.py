@@ -6,6 +6,7 @@ attached to nothing; ``ensure_nic`` makes it a port: in the order open, rules, e
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from ucloud.model.wanted import WantedNetwork, WantedNic
 from ucloud.network import dnsmasq, gateway, host, links, peers
 from ucloud.network.plan import NetworkTarget, ObservedNetwork, Step, plan_network, plan_removal, target_of
 from ucloud.network.services import ServiceFiles, parse_name_servers, render_nic
+from ucloud.system.announce import announce
 from ucloud.system.files import ensure_directory, write_if_changed
 from ucloud.system.namespace import list_namespaces, namespace_inode, remove_namespace
 from ucloud.system.netlink import Links, open_links
@@ -105,9 +107,13 @@ class NetworkRoom:
             return links.attach_nic(door, nic, tap=self.tap_name(nic.id), bridge=bridge, pinned=pinned)
 
     def pin_nic(self, nic: WantedNic) -> None:
-        """The guest is about to run here: frames for it are its own from now on. Raises NotFound if not connected."""
+        """The guest is about to run here: frames for it are its own from now on, and other hosts are told to send them
+        here. Raises NotFound if not connected.
+        """
         with open_links() as door:
             links.pin_nic(door, nic, tap=self.tap_name(nic.id))
+        with contextlib.suppress(NotFound):  # the guest's QEMU tells them again
+            announce(devices.network_devices(self._settings.tag, nic.vni).vxlan, nic.mac)
 
     def unplug_nic(self, nic_id: str) -> bool:
         """The guest stands still here and may run elsewhere: frames for it leave the host. ``ensure_nic`` undoes it.

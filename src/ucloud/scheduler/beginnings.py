@@ -97,6 +97,9 @@ def _begin(world: _World, wish: _Wish) -> Step | None:
     """The first record; one that has ended already if a request cannot be met; None if it is to wait."""
     if wish.cause == CAUSE_ASKED and (reason := _withdrawn(world, wish)):
         return _refuse(world, wish, reason)
+    placed = world.view.placements.get(wish.vm_id)
+    if wish.cause == CAUSE_DRAIN and placed is not None and world.is_busy(placed.value.host_id):
+        return None
     obstacle = find_obstacle(world.view, wish.vm_id)
     if obstacle is not None:
         return None if obstacle.passing else _refuse(world, wish, obstacle.reason)
@@ -107,6 +110,8 @@ def _begin(world: _World, wish: _Wish) -> Step | None:
         choice = choose_target(world.view, now, wish.vm_id, wanted=wish.to_host_id)
         if choice.host_id:
             return _first(world, wish, choice.host_id, choice.reason)
+    if wish.cause == CAUSE_DRAIN:
+        return None
     ever = choose_target(world.view, world.snapshot, wish.vm_id, wanted=wish.to_host_id)
     return None if ever.host_id else _refuse(world, wish, ever.reason)
 
@@ -151,6 +156,7 @@ def _first(world: _World, wish: _Wish, target: str, why: str) -> Step:
     view = world.view
     placed, vm = view.placements[wish.vm_id], view.vms[wish.vm_id]
     source = placed.value.host_id
+    lock = view.locks[source, wish.vm_id]
     request = view.migration_requests.get(wish.vm_id)
     at = format_time(world.now)
     record = Migration(
@@ -170,11 +176,13 @@ def _first(world: _World, wish: _Wish, target: str, why: str) -> Step:
         source_incarnation=view.alive[source].value.incarnation,
         target_incarnation=view.alive[target].value.incarnation,
         request_id=request.value.id if request else "",
+        lock_revision=lock.mod_revision,
     )
     compares = (
         *_untouched(view, wish.vm_id),
         unchanged(vm.key, vm.mod_revision),
         unchanged(placed.key, placed.mod_revision),
+        unchanged(lock.key, lock.mod_revision),
         *(unchanged(view.alive[host_id].key, view.alive[host_id].mod_revision) for host_id in (source, target)),
     )
     told = f"migration from {source} to {target} began ({wish.cause})"

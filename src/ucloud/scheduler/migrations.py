@@ -137,6 +137,7 @@ def _trouble(view: View, record: Migration, now: datetime.datetime) -> str:
         or _loss(view, record.target, record.target_incarnation)
         or _change_of_wishes(view, record)
         or _failure(view, record)
+        or _restart(view, record)
         or _lateness(view, record, now)
     )
 
@@ -170,6 +171,19 @@ def _change_of_wishes(view: View, record: Migration) -> str:
     return ""
 
 
+def _restart(view: View, record: Migration) -> str:
+    """The source's lock is a later one than at the beginning: the target prepared for another process."""
+    lock = view.locks.get((record.source, record.vm_id))
+    if lock is None or _is_lock_of(record, lock):
+        return ""
+    return f"the VM was started again on {record.source} meanwhile"
+
+
+def _is_lock_of(record: Migration, lock: Entry[RunLock]) -> bool:
+    """A record of an earlier version does not know the revision."""
+    return record.lock_revision in (0, lock.mod_revision)
+
+
 def _failure(view: View, record: Migration) -> str:
     report = _report(view, record, Role.SOURCE)
     if report is not None and report.state in _ENDED:
@@ -194,13 +208,15 @@ def _move(view: View, entry: Entry[Migration], now: datetime.datetime) -> Step |
     compares = _guards_stand(view, record)
     if not compares or lock is None or placed is None or not _is_holder(record, lock.value, placed.value):
         return None
+    if not _is_lock_of(record, lock):
+        return None
     new_lock = replace(
         lock.value,
         host_id=record.target,
         incarnation=record.target_incarnation,
         generation=record.generation + 1,
     )
-    step = _step(entry, replace(record, phase=Phase.MOVED, reason="neither host ran it when its lock moved"), now)
+    step = _step(entry, _with_move(view, record), now)
     target_key = keys.lock(record.target, record.vm_id)
     return replace(
         step,
@@ -217,6 +233,12 @@ def _move(view: View, entry: Entry[Migration], now: datetime.datetime) -> Step |
             Put(placed.key, encode(_moved(placed.value, record, view.revision, now))),
         ),
     )
+
+
+def _with_move(view: View, record: Migration) -> Migration:
+    sent = _part_of(view, record, Role.SOURCE)
+    downtime_ms = sent.downtime_ms if sent else 0
+    return replace(record, phase=Phase.MOVED, reason="neither host ran it when its lock moved", downtime_ms=downtime_ms)
 
 
 def _guards_stand(view: View, record: Migration) -> tuple[Compare, ...]:

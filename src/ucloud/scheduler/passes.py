@@ -86,7 +86,8 @@ def _decide(
     """The placement to write; None if there is nothing new to say."""
     before = previous.value if previous else None
     if departure is not None:
-        placement = plan_placement(vm, snapshot, previous=departure.placement, at=at)
+        lost = not departure.optional
+        placement = plan_placement(vm, snapshot, previous=departure.placement, at=at, was_lost=lost)
         if not departure.optional or placement.host_id not in ("", before.host_id if before else ""):
             return placement
         if before is not None and before.spec_generation == vm.meta.generation:

@@ -16,11 +16,14 @@ EXAMPLES_LIMIT = 20
 SCORES_LIMIT = 5
 
 
-def plan_placement(vm: Vm, snapshot: Snapshot, *, previous: Placement | None = None, at: str = "") -> Placement:
+def plan_placement(
+    vm: Vm, snapshot: Snapshot, *, previous: Placement | None = None, at: str = "", was_lost: bool | None = None
+) -> Placement:
     """Where ``vm`` should go. ``host_id`` is "" if no host can take it; the decision then says why.
 
     A VM that has a host keeps it; only what it takes there may change. One that lost its host (a previous placement
     without one, but with a pool) goes where its disk is to be had, and not at once if that happens too often.
+    ``was_lost`` says whether its host was taken over; None: as the previous placement looks.
     """
     if previous is not None and previous.host_id:
         return _resize(vm, snapshot, previous, at)
@@ -43,7 +46,8 @@ def plan_placement(vm: Vm, snapshot: Snapshot, *, previous: Placement | None = N
         pool_id=snapshot.candidates[host_id].pool_id if host_id else pool_id,
         failovers=previous.failovers if previous else (),
     )
-    return replace(placement, failovers=with_restart(placement, at)) if host_id and pool_id and at else placement
+    counts = bool(pool_id) if was_lost is None else was_lost
+    return replace(placement, failovers=with_restart(placement, at)) if host_id and counts and at else placement
 
 
 def _decide(vm: Vm, snapshot: Snapshot, previous: Placement | None) -> tuple[Decision, str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from ucloud.model.guard import LifeSign, Takeover, TakeoverPhase
-from ucloud.model.seen import Fence
+from ucloud.model.seen import Fence, SeenPool
 from ucloud.store.view import Entry, View
 from ucloud.system.clock import format_time
 
@@ -119,7 +119,6 @@ def lost_hosts(view: View) -> tuple[LostHost, ...]:
 
 def _lost_host(view: View, host_id: str, registered: Entry[LifeSign]) -> LostHost:
     sign = registered.value
-    host = view.hosts.get(host_id)
     mark = view.fenced.get((host_id, sign.incarnation))
     record = view.takeovers.get(host_id)
     known = record is not None and record.value.incarnation == sign.incarnation
@@ -129,7 +128,7 @@ def _lost_host(view: View, host_id: str, registered: Entry[LifeSign]) -> LostHos
         registered_revision=registered.mod_revision,
         fence_s=sign.fence_s,
         kill_s=sign.kill_s,
-        confirmed_off=host is not None and host.value.spec.confirmed_off == sign.incarnation,
+        confirmed_off=view.is_confirmed_off(host_id),
         fenced_revision=mark.mod_revision if mark else 0,
         record=record.value if record and known else None,
         record_revision=record.mod_revision if record else 0,
@@ -253,13 +252,21 @@ def old_records(view: View, now: datetime.datetime) -> tuple[Entry[Takeover], ..
 
 def pools_to_fence(view: View, host_id: str, lock_pools: Sequence[str]) -> tuple[str, ...]:
     """The pools that must refuse the host before its locks are freed: its own, and those of its locks, if they have a
-    fence verb as any host's report says.
+    fence verb as any host's report says. Whether it is proved at the moment says nothing about who can write.
     """
     report = view.seen_hosts.get(host_id)
     own = (report.value.pool.id,) if report and report.value.pool else ()
-    pools = (entry.value.pool for entry in view.seen_hosts.values())
-    with_verb = {pool.id for pool in pools if pool is not None and pool.fence is Fence.VERB}
+    with_verb = {pool.id for pool in _pools_in(view) if pool.has_verb or pool.fence is Fence.VERB}
     return tuple(sorted({*own, *lock_pools} & with_verb))
+
+
+def unknown_pools(view: View, lock_pools: Sequence[str]) -> tuple[str, ...]:
+    """Pools of locks of which no report tells: they may have a fence verb."""
+    return tuple(sorted({pool_id for pool_id in lock_pools if pool_id} - {pool.id for pool in _pools_in(view)}))
+
+
+def _pools_in(view: View) -> list[SeenPool]:
+    return [entry.value.pool for entry in view.seen_hosts.values() if entry.value.pool is not None]
 
 
 def _time_of(text: str, otherwise: datetime.datetime) -> datetime.datetime:

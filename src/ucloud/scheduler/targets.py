@@ -53,7 +53,7 @@ def find_obstacle(view: View, vm_id: str) -> Obstacle | None:
     seen = report.value if report else None
     if seen is None or seen.generation != placed.value.generation:
         return Obstacle(f"host {host_id} has not reported it yet", passing=True)
-    return _guest_obstacle(seen) or _pool_obstacle(view, placed.value)
+    return _guest_obstacle(seen) or _lock_obstacle(view, placed.value) or _pool_obstacle(view, placed.value)
 
 
 def _guest_obstacle(seen: SeenVm) -> Obstacle | None:
@@ -61,6 +61,17 @@ def _guest_obstacle(seen: SeenVm) -> Obstacle | None:
         return None
     passing = seen.state in (GuestState.PREPARING, GuestState.STARTING, GuestState.STOPPING, GuestState.UNKNOWN)
     return Obstacle(f"it is {seen.state.value}, not running", passing=passing)
+
+
+def _lock_obstacle(view: View, placement: Placement) -> Obstacle | None:
+    """Its lock could not be moved: better said now than when the guest stands still."""
+    host_id = placement.host_id
+    entry = view.locks.get((host_id, placement.vm_id))
+    if entry is None or entry.value.generation != placement.generation:
+        return Obstacle(f"host {host_id} does not hold its run lock", passing=True)
+    if entry.value.incarnation != view.alive[host_id].value.incarnation:
+        return Obstacle(f"it was started under an earlier guard of host {host_id}: it can move after its next boot")
+    return None
 
 
 def _pool_obstacle(view: View, placement: Placement) -> Obstacle | None:

@@ -2,8 +2,10 @@
 
 LockProof: each host keeps locks on ``proof/<host>`` as QEMU does on its images, for the life of its agent, and writes a
 new beat into the file. Another host that sees the beat change and finds the locks taken has a proof that locks of one
-host are seen by the other. VerbProof: each host has itself fenced, in a client made for that, and tries to write.
-Results age out. Looking takes no lock (F_OFD_GETLK), so that two that look do not see each other.
+host are seen by the other. Between hosts that know each other that is rare; one that is new calls for the beats of all
+by ``proof/<host>.call``, which the others see by listing the directory. VerbProof: each host has itself fenced, in a
+client made for that, and tries to write. Results age out. Looking takes no lock (F_OFD_GETLK), so that two that look
+do not see each other.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import Final, Protocol
 
 from ucloud.errors import Error, Unavailable
 from ucloud.model.seen import Fence
-from ucloud.storage.service.access import Client, export_name
+from ucloud.storage.service.access import PROBE, Client, export_name
 from ucloud.storage.service.client import ServiceClient, parse_address
 from ucloud.storage.service.nbd_client import NbdClient
 from ucloud.storage.service.volumes import RAW_DISK
@@ -32,6 +34,9 @@ _log = logging.getLogger(__name__)
 
 AGES_OUT_S: Final = 60.0
 LOOK_SOON_S: Final = 1.0
+BEAT_EVERY_S: Final = 10.0
+PROVE_AGAIN_S: Final = AGES_OUT_S / 3
+_CALL = ".call"
 _HOST_ID = re.compile("[A-Za-z0-9][A-Za-z0-9-]{0,62}")
 _BEAT_BYTES = 16
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock on Linux, 64 bits
@@ -68,7 +73,7 @@ class NoProof:
 
 
 class LockProof:
-    """Not thread-safe."""
+    """Not thread-safe. A turn looks at those only with whom nothing is proved, or not lately."""
 
     def __init__(self, pool: Path, host_id: str, clock: Clock) -> None:
         self._directory = pool / "proof"
@@ -77,12 +82,12 @@ class LockProof:
         self._own: int | None = None
         self._beats: dict[str, bytes] = {}
         self._proved_s: dict[str, float] = {}
+        self._beat_at_s = 0.0
+        self._calls: bool | None = None  # not known: an earlier agent may have left one
 
     def look(self) -> Proof:
         try:
-            held = self._beat()
-            if held:
-                self._look_at_others()
+            held = (self._own is not None or self._beat()) and self._turn()
         except OSError as error:
             self.close()
             _log.warning("the pool's locks cannot be tried: %s", error)
@@ -99,9 +104,48 @@ class LockProof:
         )
 
     def close(self) -> None:
+        if self._calls:
+            with contextlib.suppress(OSError):  # one that is left over is answered only as long as its host is proved
+                self._call(False)
+        self._calls = None
         if self._own is not None:
             os.close(self._own)
             self._own = None
+
+    def _turn(self) -> bool:
+        """Returns whether the own locks are held.
+
+        Beats in the very turn, too, that first proves another host: that one saw our beat before, and needs a new one.
+        """
+        now_s = self._clock.monotonic_s()
+        names = os.listdir(self._directory)  # noqa: PTH208 - one question, whatever is in it
+        hosts = sorted(name for name in names if name != self._host_id and _HOST_ID.fullmatch(name))
+        self._forget(hosts, now_s)
+        due = [host for host in hosts if host not in self._proved_s or self._is_stale(host, now_s)]
+        new = {host for host in due if host not in self._proved_s}
+        locked = [host for host in due if self._look_at(host, now_s)]
+        awaited = [host for host in locked if host in new or self._is_stale(host, now_s)]
+        callers = {name.removesuffix(_CALL) for name in names if name.endswith(_CALL)}
+        self._call(any(host not in self._proved_s for host in locked))
+        if awaited or callers & self._proved_s.keys() or now_s - self._beat_at_s >= BEAT_EVERY_S:
+            return self._beat()
+        return True
+
+    def _call(self, wished: bool) -> None:
+        """Ask all for a beat, or no longer."""
+        if wished != self._calls:
+            path = self._directory / (self._host_id + _CALL)
+            path.touch(mode=0o600) if wished else path.unlink(missing_ok=True)
+            self._calls = wished
+
+    def _is_stale(self, host_id: str, now_s: float) -> bool:
+        return now_s - self._proved_s[host_id] >= PROVE_AGAIN_S
+
+    def _forget(self, hosts: list[str], now_s: float) -> None:
+        """Those that are gone, and what was proved too long ago."""
+        there = frozenset(hosts)
+        self._beats = {host: beat for host, beat in self._beats.items() if host in there}
+        self._proved_s = {host: at_s for host, at_s in self._proved_s.items() if now_s - at_s <= AGES_OUT_S}
 
     def _beat(self) -> bool:
         """Hold the own locks and say that we live. Returns whether they are held."""
@@ -117,17 +161,16 @@ class LockProof:
             return False
         os.pwrite(self._own, secrets.token_bytes(_BEAT_BYTES), 0)
         os.fsync(self._own)
+        self._beat_at_s = self._clock.monotonic_s()
         return True
 
-    def _look_at_others(self) -> None:
-        for path in sorted(self._directory.iterdir()):
-            host_id = path.name
-            if host_id == self._host_id or _HOST_ID.fullmatch(host_id) is None:
-                continue
-            beat, locked = _look_at(path)
-            if locked and self._beats.get(host_id, beat) != beat:
-                self._proved_s[host_id] = self._clock.monotonic_s()
-            self._beats[host_id] = beat
+    def _look_at(self, host_id: str, now_s: float) -> bool:
+        """Whether somebody is there."""
+        beat, locked = _look_at(self._directory / host_id)
+        if locked and self._beats.get(host_id, beat) != beat:
+            self._proved_s[host_id] = now_s
+        self._beats[host_id] = beat
+        return locked
 
 
 def _look_at(path: Path) -> tuple[bytes, bool]:
@@ -182,7 +225,7 @@ class VerbProof:
     def _prove(self) -> None:
         """A client of ours writes, is fenced, and can write no more: neither on its connection nor on a new one."""
         self._ensure_volume()
-        probe = Client(self._host_id, f"probe-{secrets.token_hex(6)}")
+        probe = Client(self._host_id, f"{PROBE}{secrets.token_hex(6)}")
         self._client.acquire(self._volume, probe.host, probe.incarnation)
         with NbdClient(*self._address, export_name(self._volume, probe)) as writer:
             if writer.write(0, bytes(_WHOLE_BLOCK)):

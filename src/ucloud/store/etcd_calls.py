@@ -21,6 +21,8 @@ from ucloud.system.clock import Clock
 
 _PAUSE_S = 0.1
 _LEAST_SHARE_S = 0.5
+# A member that is well answers in milliseconds: the others are asked before the first has used up its share.
+_FIRST_SHARE_S = 1.0
 # A member without a leader then refuses at once, instead of holding the call until its own time-out.
 _HEADERS = {"Content-Type": "application/json", "Grpc-Metadata-hasleader": "true"}
 _HINT = "check that etcd runs and that its endpoints are right: 'ucloud status'"
@@ -65,7 +67,7 @@ class Calls:
         timeout_s: float,
         clock: Clock,
     ) -> None:
-        self.members = Members(endpoints, tls, clock)
+        self.members = Members(endpoints, tls, clock, lost_after_s=timeout_s / 2)
         self.clock = clock
         self.timeout_s = timeout_s
         self._credentials = credentials
@@ -79,11 +81,12 @@ class Calls:
         deadline_s = self.clock.monotonic_s() + self.timeout_s
         known_revision = self._highest_revision
         cause = "the store is closed"
+        longest_s = _FIRST_SHARE_S
         while not self._closed.is_set():
             endpoints = self.members.in_order()
             for index, endpoint in enumerate(endpoints):
                 now_s = self.clock.monotonic_s()
-                share_s = max((deadline_s - now_s) / (len(endpoints) - index), _LEAST_SHARE_S)
+                share_s = _share_s(deadline_s - now_s, others=len(endpoints) - index - 1, longest_s=longest_s)
                 try:
                     answer = self._ask(endpoint, asked, min(now_s + share_s, deadline_s), deadline_s)
                     return self._checked(asked, answer, known_revision)
@@ -95,6 +98,7 @@ class Calls:
             if self.clock.monotonic_s() + _PAUSE_S >= deadline_s:
                 break
             self._closed.wait(_PAUSE_S)
+            longest_s = self.timeout_s
         raise StoreUnavailable(f"failed to reach etcd: {cause}", hint=_HINT)
 
     def _checked(self, asked: Question, answer: dict[str, Any], known_revision: int) -> dict[str, Any]:
@@ -220,6 +224,11 @@ class Calls:
             # The caller's own request was not sent yet.
             raise TransportError(f"no login: {error}", maybe_done=False) from error
         return str(answer.get("token", ""))
+
+
+def _share_s(left_s: float, *, others: int, longest_s: float) -> float:
+    """How long one member may take, if ``others`` come after it: the last has all that is left."""
+    return max(min(left_s / (others + 1), longest_s), _LEAST_SHARE_S) if others else max(left_s, _LEAST_SHARE_S)
 
 
 def _begin(connection: Connection, asked: Question, token: str, deadline_s: float) -> Head:

@@ -11,6 +11,8 @@ read timed out once cannot be read on, which a quiet watch stream needs.
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import select
 import socket
 import ssl
@@ -25,7 +27,10 @@ _READ_BYTES = 1 << 16
 _MAX_HEAD_BYTES = 1 << 16
 # Seconds (and counts) after which the kernel gives up on a peer that sends no acknowledgements.
 _KEEPALIVE = (("TCP_KEEPIDLE", 3), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3))
-_USER_TIMEOUT_MS = 10_000
+_USER_TIMEOUT_S = 10.0
+# The kernel repeats a lost first packet after 1 s, and again after 2 s: too late after a short cut.
+_ANOTHER_AFTER_S = 0.25
+_AT_ONCE = 8
 
 
 class TransportError(Exception):
@@ -205,42 +210,82 @@ class Connection:
                 return
 
 
-def connect(endpoint: Endpoint, context: ssl.SSLContext | None, clock: Clock, *, deadline_s: float) -> Connection:
-    """Open a connection, with the TLS handshake if the endpoint wants one. Nothing is sent yet if it fails."""
+def connect(
+    endpoint: Endpoint,
+    context: ssl.SSLContext | None,
+    clock: Clock,
+    *,
+    deadline_s: float,
+    lost_after_s: float = _USER_TIMEOUT_S,
+) -> Connection:
+    """Open a connection, with the TLS handshake if the endpoint wants one. Nothing is sent yet if it fails.
+
+    It ends when the other machine has acknowledged nothing for ``lost_after_s``, however slow its program may be.
+    """
     try:
         addresses = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise TransportError(_cause(error), maybe_done=False) from error
-    failure = TransportError("the name has no address", maybe_done=False)
-    for index, (family, kind, protocol, _name, address) in enumerate(addresses):
-        share_s = (deadline_s - clock.monotonic_s()) / (len(addresses) - index)
-        if share_s <= 0:
+    failure = TransportError("no answer in time", maybe_done=False)
+    for index, (family, _kind, _protocol, _name, address) in enumerate(addresses):
+        now_s = clock.monotonic_s()
+        share_end_s = now_s + (deadline_s - now_s) / (len(addresses) - index)
+        if share_end_s <= now_s:
             break
-        sock = socket.socket(family, kind, protocol)
         try:
-            return Connection(endpoint, _prepare(sock, address, endpoint, context, share_s), clock)
+            sock = _dial(family, address, clock, share_end_s)
+        except OSError as error:
+            failure = TransportError(_cause(error), maybe_done=False)
+            continue
+        try:
+            sock.settimeout(max(share_end_s - clock.monotonic_s(), 0.001))
+            return Connection(endpoint, _prepare(sock, endpoint, context, lost_after_s), clock)
         except OSError as error:
             sock.close()
             failure = TransportError(_cause(error), maybe_done=False)
     raise failure
 
 
+def _dial(family: int, address: tuple[object, ...], clock: Clock, deadline_s: float) -> socket.socket:
+    """A connected socket: as long as nobody answers, more are tried beside the first. Raises OSError."""
+    tried: list[socket.socket] = []
+    poll = select.poll()
+    connected = None
+    try:
+        while connected is None:
+            if len(tried) < _AT_ONCE:
+                sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+                tried.append(sock)
+                _raise_for(sock.connect_ex(address))
+                poll.register(sock, select.POLLOUT)
+            left_s = deadline_s - clock.monotonic_s()
+            if left_s <= 0:
+                raise TimeoutError
+            ready = {descriptor for descriptor, _ in poll.poll(min(left_s, _ANOTHER_AFTER_S) * 1000)}
+            connected = next((sock for sock in tried if sock.fileno() in ready), None)
+        _raise_for(connected.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+        tried.remove(connected)
+        return connected
+    finally:
+        for sock in tried:
+            sock.close()
+
+
+def _raise_for(number: int) -> None:
+    if number not in (0, errno.EINPROGRESS):
+        raise OSError(number, os.strerror(number))
+
+
 def _prepare(
-    sock: socket.socket,
-    address: tuple[object, ...],
-    endpoint: Endpoint,
-    context: ssl.SSLContext | None,
-    timeout_s: float,
+    sock: socket.socket, endpoint: Endpoint, context: ssl.SSLContext | None, lost_after_s: float
 ) -> socket.socket:
-    sock.settimeout(timeout_s)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE:
         if hasattr(socket, name):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
-    sock.connect(address)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(lost_after_s * 1000))
     if endpoint.tls:
         return (context or ssl.create_default_context()).wrap_socket(sock, server_hostname=endpoint.host)
     return sock

@@ -47,14 +47,15 @@ def client_context(tls: Tls) -> ssl.SSLContext:
 
 
 class Members:
-    """Thread-safe."""
+    """Thread-safe. ``lost_after_s`` is how long a member's machine may acknowledge nothing."""
 
-    def __init__(self, endpoints: Sequence[str], tls: Tls | None, clock: Clock) -> None:
+    def __init__(self, endpoints: Sequence[str], tls: Tls | None, clock: Clock, *, lost_after_s: float) -> None:
         if not endpoints:
             raise InvalidInput("failed to use etcd: no endpoint is configured", field="endpoints")
         self._endpoints = tuple(parse_endpoint(url) for url in endpoints)
         self._context = client_context(tls) if tls else None
         self._clock = clock
+        self._lost_after_s = lost_after_s
         self._lock = threading.Lock()
         self._idle: dict[Endpoint, list[Connection]] = {endpoint: [] for endpoint in self._endpoints}
         self._rest_until_s: dict[Endpoint, float] = {}
@@ -83,7 +84,7 @@ class Members:
             if connection.is_idle():
                 return connection
             connection.close()
-        return connect(endpoint, self._context, self._clock, deadline_s=deadline_s)
+        return connect(endpoint, self._context, self._clock, deadline_s=deadline_s, lost_after_s=self._lost_after_s)
 
     def give_back(self, connection: Connection) -> None:
         """After a whole answer: the connection may be used again, and its member is the first choice."""

@@ -78,6 +78,15 @@ class View:
             return None
         return self.fenced.get((host_id, incarnation))
 
+    def is_confirmed_off(self, host_id: str) -> bool:
+        """Whether somebody said that the machine is off, and the host has not registered since."""
+        host, registered = self.hosts.get(host_id), self.registered.get(host_id)
+        if host is None or registered is None:
+            return False
+        spec = host.value.spec
+        confirmed = (spec.confirmed_off, spec.confirmed_revision)
+        return confirmed == (registered.value.incarnation, registered.mod_revision)
+
     def blob_sources(self, digest: str) -> tuple[str, ...]:
         """The doors of the hosts that have this blob."""
         reports = (entry.value for entry in self.seen_hosts.values())

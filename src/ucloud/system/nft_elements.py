@@ -2,7 +2,8 @@
 
 A batch is one transaction: all of it happens or nothing. In the network namespace of the thread that opened the door.
 Source: include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h. Works on kernels from 5.10 on: there the timeout of an
-element that exists cannot be changed, so ``refresh`` puts it anew within one transaction.
+element that exists cannot be changed, so ``refresh`` puts it anew within one transaction. The length of a message's
+elements is a number of 16 bits: a change of many names becomes several messages of the same batch.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import socket
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from ucloud.errors import Error, InvalidInput
@@ -30,7 +31,11 @@ _NAME_BYTES = 16  # IFNAMSIZ, the length of a key of type ifname
 _HEADER = struct.Struct("=IHHII")
 _FAMILY = struct.Struct("=BB")
 _ATTRIBUTE = struct.Struct("=HH")
+_SOL_NETLINK, _CAP_ACK, _SNDBUFFORCE = 270, 10, 32
 _TIMEOUT_S = 2.0
+_NAMES_PER_MESSAGE = 512  # an element takes up to 40 bytes
+# A batch is one datagram, and must fit into the socket's buffer: this is enough for the refresh of 60,000 names.
+_BUFFER_BYTES = 8 << 20
 _ANSWER_BYTES = 1 << 16
 
 
@@ -55,7 +60,7 @@ class Set:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One message of a batch. ``timeout_ms`` 0 leaves it to the set."""
+    """One step of a batch. ``timeout_ms`` 0 leaves it to the set."""
 
     verb: _Verb
     of: Set
@@ -87,12 +92,14 @@ class ElementsDoor:
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
         self._socket.settimeout(_TIMEOUT_S)
+        _enlarge(self._socket)
+        self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)  # else a refusal has the whole message in it
         self._socket.bind((0, 0))
         self._sequence = 0
 
     def apply(self, changes: Sequence[Change]) -> None:
         """All in one transaction. Raises Error with the kernel's reason; then nothing was changed."""
-        changes = [change for change in changes if change.names]
+        changes = cut(changes)
         if not changes:
             return
         first = self._sequence + 1
@@ -114,6 +121,22 @@ class ElementsDoor:
                 if number and sequence >= begin:
                     raise OSError(number, os.strerror(number))
                 awaited.discard(sequence)
+
+
+def _enlarge(door: socket.socket) -> None:
+    try:
+        door.setsockopt(socket.SOL_SOCKET, _SNDBUFFORCE, _BUFFER_BYTES)
+    except PermissionError:  # as far as the machine allows it to everybody
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+
+
+def cut(changes: Sequence[Change]) -> list[Change]:
+    """The same in pieces that fit into a message each; those without a name are left out."""
+    return [
+        replace(change, names=change.names[begin : begin + _NAMES_PER_MESSAGE])
+        for change in changes
+        for begin in range(0, len(change.names), _NAMES_PER_MESSAGE)
+    ]
 
 
 def render_batch(changes: Sequence[Change], first_sequence: int) -> bytes:

@@ -24,6 +24,7 @@ from ucloud.model.migration import Migration, MigrationState, Phase
 from ucloud.model.placement import Placement
 from ucloud.model.vm import Power, Vm
 from ucloud.store import keys
+from ucloud.store.api import Store
 
 if TYPE_CHECKING:
     from tests.scenario.simulation.host import SimulatedHost
@@ -34,6 +35,11 @@ _PREPARE_S = (0.05, 0.3)
 _SEND_S = (0.4, 1.6)
 _FORCE_S = 2.0  # how long an impatient source waits, if that rule is off
 _PREFIXES = (keys.placements(), keys.migrations(), keys.specs("vm"))
+
+
+def held_locks(store: Store, host_id: str) -> frozenset[str]:
+    """The ids of the VMs whose locks this host holds."""
+    return frozenset(keys.last_segment(item.key) for item in store.list(keys.locks_of(host_id)).items)
 
 
 class Agent:
@@ -59,7 +65,7 @@ class Agent:
             prefixes=_PREFIXES,
         )
         self.cloud.hub.add(self.watcher)
-        self._door().run(lambda door: Locks(door, host.name, door).held(), self._begin)
+        self._door().run(lambda door: held_locks(door, host.name), self._begin)
 
     def _begin(self, held: Any) -> None:
         """What an agent before this one may have left."""
@@ -71,7 +77,7 @@ class Agent:
         self._resync()
 
     def _retry_begin(self) -> None:
-        self._door().run(lambda door: Locks(door, self.host.name, door).held(), self._begin)
+        self._door().run(lambda door: held_locks(door, self.host.name), self._begin)
 
     def _door(self) -> Door:
         return Door(

@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.scenario.simulation.cloud import Cloud
 from tests.scenario.simulation.network import Cut
+from tests.scenario.simulation.watcher import value_of
 from tests.scenario.simulation.writes import ApiWrite
 from ucloud.model.guard import Members, Voter
 from ucloud.model.host import Drain, Host
@@ -239,9 +240,10 @@ class Faults:
         self._respec(keys.spec("host", host), drain=Drain.NONE, schedulable=True)
 
     def do_confirm_off(self, host: str) -> None:
-        sign = self._cloud.stored(keys.registered(host))
-        if sign is not None:
-            self._respec(keys.spec("host", host), confirmed_off=sign.incarnation)
+        item = self._cloud.cluster.ledger.items.get(keys.registered(host))
+        if item is not None:
+            incarnation = value_of(item.value).incarnation
+            self._respec(keys.spec("host", host), confirmed_off=incarnation, confirmed_revision=item.mod_revision)
 
     def do_set_failover(self, vm: str, failover: str) -> None:
         self._respec(keys.spec("vm", vm), failover=Failover(failover))

@@ -233,7 +233,7 @@ def test_dry_runs_of_hosts(hosts: Hosts) -> None:
 
 def test_a_host_shows_what_failover_needs_of_it(hosts: Hosts) -> None:
     status = hosts.host()["status"]
-    assert status["pool"] == {"id": "pool-a", "fence": "lock", "proved_with": [TWO]}
+    assert status["pool"] == {"id": "pool-a", "fence": "lock", "proved_with": [TWO], "has_verb": False}
     assert (status["fence_s"], status["longest_gap_s"], status["takeover"]) == (3.0, 0.0, None)
 
 
@@ -267,6 +267,13 @@ def test_confirming_that_a_host_is_off(hosts: Hosts) -> None:
     hosts.lose()
     assert hosts.service.post(path, {}, status=202)["spec"]["confirmed_off"] == "inc-1"
     assert hosts.service.post(path, {}, status=202)["generation"] == 2
+    assert failover(hosts).lost[0].confirmed_off
+    registered = hosts.service.store.get(keys.registered(ONE))
+    assert registered is not None
+    hosts.service.seed(Put(keys.registered(ONE), registered.value))
+    assert not failover(hosts).lost[0].confirmed_off, "it has registered since"
+    assert hosts.service.post(path, {}, status=202)["generation"] == 3
+    assert failover(hosts).lost[0].confirmed_off
 
 
 def test_a_host_that_returns_at_that_moment_is_not_confirmed(hosts: Hosts) -> None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import ItemsView, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from tests.unit import samples
 from tests.unit.clock import ManualClock
 from tests.unit.world import World
+from ucloud.compose.cleaner import plan_cleaning
 from ucloud.compose.hosts import DELETES_LIMIT, plan_host_endings
+from ucloud.compose.vm_documents import vm_documents
+from ucloud.config import SchedulerSection
 from ucloud.model.guard import Fenced, Takeover, TakeoverPhase
 from ucloud.model.host import HostSpec
 from ucloud.model.seen import Fence, GuestState, SeenPool
 from ucloud.model.vm import Failover
 from ucloud.store import keys
 from ucloud.store.claims import claims_of
+from ucloud.store.view import Entry, View
 
 DONE = Takeover("host-1", "inc-1", TakeoverPhase.DONE, "taken over", samples.AT, samples.AT)
 MARK = Fenced("host-1", "inc-1", samples.AT)
@@ -40,7 +45,9 @@ def delete_vm(world: World) -> None:
 
 def delete_host(world: World, *, confirmed_off: str = "") -> None:
     meta = replace(samples.host(1).meta, deleted_at=samples.AT)
-    world.put(replace(samples.host(1), meta=meta, spec=HostSpec(confirmed_off=confirmed_off)))
+    revision = world.view().registered["host-1"].mod_revision if confirmed_off else 0
+    spec = HostSpec(confirmed_off=confirmed_off, confirmed_revision=revision)
+    world.put(replace(samples.host(1), meta=meta, spec=spec))
 
 
 def take_over(world: World) -> None:
@@ -73,11 +80,46 @@ def test_a_vm_that_only_its_host_may_run_ends_on_somebodys_word(world: World) ->
     delete_vm(world)
     take_over(world)
     assert "vm-1" in world.run_pass().vms
-    world.put(replace(samples.host(1), spec=HostSpec(confirmed_off="inc-0")))
+    revision = world.view().registered["host-1"].mod_revision
+    world.put(replace(samples.host(1), spec=HostSpec(confirmed_off="inc-0", confirmed_revision=revision)))
     assert "vm-1" in world.run_pass().vms, "that was said of an earlier incarnation"
-    world.put(replace(samples.host(1), spec=HostSpec(confirmed_off="inc-1")))
+    world.put(replace(samples.host(1), spec=HostSpec(confirmed_off="inc-1", confirmed_revision=revision - 1)))
+    assert "vm-1" in world.run_pass().vms, "it has registered since"
+    world.put(replace(samples.host(1), spec=HostSpec(confirmed_off="inc-1", confirmed_revision=revision)))
     view = world.run_pass()
     assert (view.vms, view.locks) == ({}, {})
+
+
+class CountedLooks(dict[tuple[str, str], Any]):
+    """Says how often somebody went through all of it."""
+
+    looks = 0
+
+    def items(self) -> ItemsView[tuple[str, str], Any]:
+        self.looks += 1
+        return super().items()
+
+
+def test_all_documents_are_looked_at_once_however_many_vms_end() -> None:
+    looks = []
+    for count in (2, 20):
+        ending = {f"vm-{n}": replace(samples.VM, meta=samples.meta(f"vm-{n}", f"w{n}")) for n in range(count)}
+        ended = {
+            vm_id: Entry(vm_id, replace(vm, meta=replace(vm.meta, deleted_at=samples.AT)), 1)
+            for vm_id, vm in ending.items()
+        }
+        tombstone = replace(samples.WANTED_VM, gone=True, machine=samples.MACHINE)
+        documents = CountedLooks(
+            {("host-1", vm_id): Entry(vm_id, replace(tombstone, vm_id=vm_id), 1) for vm_id in ending}
+        )
+        gone = replace(samples.SEEN_VM, state=GuestState.GONE, wanted_revision=9)
+        seen = {place: Entry("s", replace(gone, vm_id=place[1]), 2) for place in documents}
+        assert len(plan_cleaning(View(9, vms=ended, wanted_vms=documents, seen_vms=seen))) == count
+        live = {vm_id: Entry(vm_id, vm, 1) for vm_id, vm in ending.items()}
+        kept = vm_documents(View(9, vms=live, wanted_vms=documents, seen_vms=seen), SchedulerSection(), frozenset())
+        assert len(kept) == count, "each carries the only copy of a machine"
+        looks.append(documents.looks)
+    assert looks[0] == looks[1]
 
 
 def test_a_removed_host_that_is_only_lost_stays(world: World) -> None:

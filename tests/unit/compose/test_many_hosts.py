@@ -142,6 +142,30 @@ def test_the_targets_process_is_born_as_the_lock_says() -> None:
     assert told["host-1", "vm-1"].failover is Failover.NONE
 
 
+def test_the_targets_process_has_the_size_of_what_runs_not_of_a_newer_spec() -> None:
+    grown = replace(PLACED, cpus=8, memory_mib=4096)
+    runs = replace(samples.SEEN_VM, cpus=2, memory_mib=512)
+    told = told_vms(view_of(*BASE, grown, runs, moving(Phase.PREPARING)))
+    source, target = told["host-1", "vm-1"], told["host-2", "vm-1"]
+    assert (source.cpus, source.memory_mib, target.cpus, target.memory_mib) == (8, 4096, 2, 512)
+    for phase in (Phase.SENDING, Phase.ABORTING):
+        ended = replace(runs, state=GuestState.STOPPED, cpus=0, memory_mib=0)
+        again = told_vms(view_of(*BASE, grown, ended, moving(phase), told=told))["host-2", "vm-1"]
+        assert (again.cpus, again.memory_mib) == (2, 512), "what was told for this migration stands"
+    moved = replace(grown, host_id="host-2", generation=2)
+    arrived = told_vms(view_of(*BASE, moved, moving(Phase.MOVED), told=told))["host-2", "vm-1"]
+    assert (arrived.cpus, arrived.memory_mib) == (8, 4096), "at its next boot"
+
+
+@pytest.mark.parametrize(
+    "told", [{}, {("host-2", "vm-1"): replace(samples.WANTED_VM, cpus=7, memory_mib=7)}], ids=["nothing", "another"]
+)
+def test_without_a_report_the_target_gets_what_was_granted(told: dict[tuple[str, str], WantedVm]) -> None:
+    other = replace(samples.SEEN_VM, generation=7, cpus=9)
+    target = told_vms(view_of(*BASE, PLACED, other, moving(Phase.PREPARING), told=told))["host-2", "vm-1"]
+    assert (target.cpus, target.memory_mib) == (PLACED.cpus, PLACED.memory_mib)
+
+
 def test_after_the_move_the_target_has_the_vm_and_the_source_gives_it_up() -> None:
     before = told_vms(view_of(*BASE, PLACED, moving(Phase.SENDING)))
     placed = replace(PLACED, host_id="host-2", generation=2)

@@ -11,7 +11,7 @@ import pytest
 from tests.contract.guard_process import wait_for
 from ucloud.config.sections import StoreSection
 from ucloud.errors import StoreUnavailable
-from ucloud.guard.keepers import ask_all
+from ucloud.guard.keepers import KeeperCall, ask_all, dial_all
 from ucloud.guard.life import Identity, Life
 from ucloud.guard.notes import Notes
 from ucloud.guard.rules import KeeperAnswer, LeaderState, Step
@@ -195,16 +195,32 @@ def test_a_member_that_hangs_holds_up_no_other() -> None:
     witnesses.stop()
 
 
+class Leaderless:
+    """A keeper that says that there is no leader, once it is let."""
+
+    def __init__(self, voter: Voter, late: threading.Event | None = None) -> None:
+        self._voter = voter
+        self._late = late
+        self.closed = threading.Event()
+        self.asked = False
+
+    def ask(self, until_s: float) -> KeeperAnswer | None:
+        self.asked = True
+        if self._late is not None:
+            self._late.wait(5)
+        return KeeperAnswer("9", self._voter.member_id, LeaderState.NO_LEADER)
+
+    def close(self) -> None:
+        self.closed.set()
+
+
 def test_keepers_are_asked_when_the_store_is_silent() -> None:
     store = Broken()
     store.down = False
     store.commit(Txn((), (Put(keys.members(), encode(MEMBERS)),)))
     life = make_life(SystemClock())
 
-    def ask(voter: Voter, until_s: float) -> KeeperAnswer | None:
-        return KeeperAnswer("9", voter.member_id, LeaderState.NO_LEADER)
-
-    witnesses = Witnesses(life, [store], ask, SystemClock())
+    witnesses = Witnesses(life, [store], lambda voter, until_s: Leaderless(voter), SystemClock())
     witnesses.start()
     wait_for(lambda: life.state.members_version)
     store.down = True
@@ -215,16 +231,58 @@ def test_keepers_are_asked_when_the_store_is_silent() -> None:
 
 def test_answers_that_come_too_late_belong_to_no_round() -> None:
     late = threading.Event()
-
-    def ask(voter: Voter, until_s: float) -> KeeperAnswer | None:
-        if voter.member_id == "2":
-            late.wait(5)
-        return KeeperAnswer("9", voter.member_id, LeaderState.NO_LEADER)
-
+    calls: dict[str, KeeperCall] = {
+        voter.member_id: Leaderless(voter, late if voter.member_id == "2" else None) for voter in MEMBERS.voters
+    }
     clock = SystemClock()
-    answers = ask_all(MEMBERS.voters, ask, clock, until_s=clock.monotonic_s() + 0.05)
+    answers = ask_all(calls, clock, until_s=clock.monotonic_s() + 0.05)
     late.set()
     assert set(answers) == {"1"}
+
+
+def test_a_connection_that_comes_too_late_is_closed_again() -> None:
+    late = threading.Event()
+    second = Leaderless(MEMBERS.voters[1])
+
+    def dial(voter: Voter, until_s: float) -> KeeperCall | None:
+        if voter.member_id == "1":
+            return None
+        late.wait(5)
+        return second
+
+    clock = SystemClock()
+    assert dial_all(MEMBERS.voters, dial, clock, until_s=clock.monotonic_s() + 0.05) == {}
+    late.set()
+    assert second.closed.wait(5)
+
+
+def test_a_slow_handshake_takes_nothing_from_the_round_and_without_all_voters_nobody_is_asked() -> None:
+    """A round counts from its questions: connections to busy machines may take longer than it lasts."""
+    store = Broken()
+    store.down = False
+    store.commit(Txn((), (Put(keys.members(), encode(MEMBERS)),)))
+    life = make_life(SystemClock())
+    reachable = threading.Event()
+    calls: list[Leaderless] = []
+
+    def dial(voter: Voter, until_s: float) -> KeeperCall | None:
+        if voter.member_id == "2":
+            threading.Event().wait(0.3)
+            if not reachable.is_set():
+                return None
+        calls.append(Leaderless(voter))
+        return calls[-1]
+
+    witnesses = Witnesses(life, [store], dial, SystemClock())
+    witnesses.start()
+    wait_for(lambda: life.state.members_version)
+    store.down = True
+    wait_for(lambda: any(call.closed.is_set() for call in calls))
+    assert not any(call.asked for call in calls)
+    reachable.set()
+    evidence_at_s = life.state.evidence_at_s
+    wait_for(lambda: life.state.evidence_at_s > evidence_at_s + 1.5)
+    witnesses.stop()
 
 
 def test_each_member_gets_a_store_of_its_own_that_gives_up_soon() -> None:
@@ -236,7 +294,7 @@ def test_each_member_gets_a_store_of_its_own_that_gives_up_soon() -> None:
 
     open_stores(StoreSection(endpoints=("https://a", "https://b")), 2.25, make_store)
     assert [one.endpoints for one in made] == [("https://a",), ("https://b",)]
-    assert {one.timeout_s for one in made} == {0.75}
+    assert {one.timeout_s for one in made} == {1.5}
     made.clear()
     open_stores(StoreSection(endpoints=("https://a",), timeout_s=4.0), 0.0, make_store)
     assert [one.timeout_s for one in made] == [4.0]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.contract.guard_process import wait_for
+from tests.unit.clock import ManualClock
 from ucloud.errors import Conflict, Error, GuestError, InvalidInput, NotFound, Unavailable
 from ucloud.guard.server import CONNECTIONS_LIMIT, Server
 from ucloud.hypervisor.guard_client import GuardClient
@@ -35,6 +36,55 @@ def handle(op: str, plain: Mapping[str, Any], descriptors: Sequence[int]) -> Any
     if op == "kill":
         raise NotFound("failed to find it")
     return {"op": op, "fields": len(plain)}
+
+
+class Late:
+    """A server that one turns by hand, and what it was asked to do."""
+
+    def __init__(self, directory: Path) -> None:
+        self.clock = ManualClock()
+        self.done: list[str] = []
+        self.server = Server(directory / "g.sock", self._handle, self.clock)
+        self.asker = connect_unix(directory / "g.sock", 5.0)
+        self.server.serve((), 0)
+
+    def _handle(self, op: str, plain: Mapping[str, Any], descriptors: Sequence[int]) -> None:
+        self.done.append(op)
+
+    def close(self) -> None:
+        self.asker.close()
+        self.server.close()
+
+
+@pytest.fixture
+def late(tmp_path: Path) -> Iterator[Late]:
+    made = Late(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("op", ["start", "permit", "kill"])
+def test_what_lets_a_vm_run_is_not_done_for_somebody_who_has_gone(late: Late, op: str) -> None:
+    late.asker.sendall(json.dumps({"op": op}).encode() + b"\n")
+    late.asker.close()
+    late.server.serve((), 0)
+    assert late.done == (["kill"] if op == "kill" else [])
+
+
+@pytest.mark.parametrize("op", ["start", "permit"])
+def test_what_lets_a_vm_run_is_done_for_somebody_who_waits(late: Late, op: str) -> None:
+    late.asker.sendall(json.dumps({"op": op}).encode() + b"\n")
+    late.server.serve((), 0)
+    assert late.done == [op]
+
+
+def test_a_request_that_waited_too_long_is_dropped_and_not_served(late: Late) -> None:
+    late.asker.sendall(b'{"op":"start"}\n')
+    late.clock.sleep(6)
+    late.server.serve((), 0)
+    assert late.done == []
+    with pytest.raises(ConnectionResetError):
+        late.asker.recv(1)
 
 
 @pytest.fixture

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.unit.hypervisor.wishes import VM_ID, at, wanted
-from ucloud.hypervisor.actions import Guest, ObservedVm
+from ucloud.hypervisor.actions import Guest, ObservedVm, Plan
 from ucloud.hypervisor.guard_protocol import VmProcess
 from ucloud.hypervisor.machine import new_machine
 from ucloud.hypervisor.plan import plan_vm
 from ucloud.hypervisor.record import VmRecord
 from ucloud.hypervisor.seen import summarise
+from ucloud.model.migration import MigrationState, Role, SeenMigration
 from ucloud.model.seen import GuestState
 from ucloud.model.vm import Failover, Power
 
@@ -52,3 +53,21 @@ def test_without_a_document_the_record_speaks() -> None:
     seen = summarise(plan_vm(None, observed, at(0)), observed, None, machine=None, previous=None, now=at(0))
     assert (seen.generation, seen.spec_generation, seen.state) == (1, 3, GuestState.RUNNING)
     assert "no document" in seen.reason
+
+
+def test_what_was_counted_of_a_migration_outlives_its_qemu() -> None:
+    sent = SeenMigration("m1", Role.SOURCE, MigrationState.COMPLETED, "", 60, 64, 12)
+
+    def report(part: SeenMigration, previous: SeenMigration) -> SeenMigration | None:
+        before = summarise(plan_vm(None, RUNNING, at(0)), RUNNING, None, machine=None, previous=None, now=at(0))
+        plan = Plan(GuestState.STOPPED, migration=part)
+        observed = replace(RUNNING, process=None)
+        before = replace(before, migration=previous)
+        return summarise(plan, observed, None, machine=None, previous=before, now=at(1)).migration
+
+    ended = SeenMigration("m1", Role.SOURCE, MigrationState.COMPLETED, "it was moved")
+    assert report(ended, sent) == replace(sent, reason="it was moved")
+    other = replace(ended, id="m2")
+    assert report(other, sent) == other
+    newer = replace(sent, sent_mib=64, downtime_ms=15)
+    assert report(newer, sent) == newer

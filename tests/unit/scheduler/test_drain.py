@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,9 @@ from ucloud.model.host import Drain
 from ucloud.model.migration import MigrationState, Phase, Role
 from ucloud.model.seen import Fence, GuestState, SeenPool
 from ucloud.model.vm import Power
+from ucloud.scheduler.beginnings import plan_beginnings
 from ucloud.scheduler.drain import RETRY_S, blocked, left_running, must_stop, plan_drain, to_place_anew
+from ucloud.scheduler.passes import plan_pass, snapshot_of
 from ucloud.store import keys
 from ucloud.store.codec import encode
 
@@ -130,6 +133,45 @@ def test_what_may_be_over_in_a_moment_stops_nothing(cloud: Cloud, state: GuestSt
     cloud.report(ONE, state)
     assert must_stop(cloud.view(), ONE, SETTINGS) == frozenset()
     assert why(cloud) == {VM_ID: f"it is {state.value}, not running"}
+
+
+def test_a_vm_that_a_drain_placed_anew_has_lost_no_host(cloud: Cloud) -> None:
+    cloud.put(replace(VM, spec=replace(VM.spec, power=Power.STOPPED)))
+    cloud.report(ONE, GuestState.STOPPED)
+    cloud.drain(ONE)
+    cloud.delete(keys.lock(ONE, VM_ID))
+    view = cloud.view()
+    (planned,) = plan_pass(view, SETTINGS, at=samples.AT, movable=to_place_anew(view))
+    assert (planned.placement.host_id, planned.placement.pool_id, planned.placement.failovers) == (TWO, "pool-a", ())
+
+
+def test_a_drain_looks_for_a_target_only_if_a_migration_may_begin(cloud: Cloud) -> None:
+    for number in range(2, 40):
+        cloud.add_vm(samples.vm(number, cpus=1, memory_mib=64))
+    cloud.drain(ONE)
+    cloud.run_pass()
+    assert sum(not entry.value.is_over for entry in cloud.view().migrations.values()) == SETTINGS.migrations_per_host
+    view = cloud.view()
+    reports = CountedReads(view.seen_hosts)
+    view = replace(view, seen_hosts=reports)
+    plan_drain(view, cloud.now())
+    by_drain, reports.reads = reports.reads, 0
+    snapshot_of(view, SETTINGS)
+    by_snapshot, reports.reads = reports.reads, 0
+    assert list(plan_beginnings(view, SETTINGS, cloud.now(), frozenset())) == []
+    assert reports.reads <= by_drain + by_snapshot, "its host is at its limit"
+
+
+class CountedReads(dict[str, Any]):
+    reads = 0
+
+    def __getitem__(self, key: str) -> Any:
+        self.reads += 1
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.reads += 1
+        return super().get(key, default)
 
 
 def test_a_stopped_vm_is_placed_anew_if_its_disk_is_elsewhere_too(cloud: Cloud) -> None:

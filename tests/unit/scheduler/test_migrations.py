@@ -11,7 +11,7 @@ import pytest
 from tests.unit import samples
 from tests.unit.scheduler.moving import ONE, SETTINGS, THREE, TWO, VM, VM_ID, Cloud
 from ucloud.model.host import Drain
-from ucloud.model.migration import MigrationState, Phase, Role
+from ucloud.model.migration import MigrationState, Phase, Role, SeenMigration
 from ucloud.model.placement import Placement
 from ucloud.model.seen import Fence, GuestState, SeenPool
 from ucloud.model.vm import Failover, Power
@@ -74,6 +74,15 @@ def test_the_whole_way(still: Cloud) -> None:
     assert still.plan() == ()
 
 
+def test_the_record_keeps_how_long_the_guest_stood(sending: Cloud) -> None:
+    record = sending.record()
+    part = SeenMigration(record.id, Role.SOURCE, MigrationState.COMPLETED, "", 64, 64, 12)
+    sending.report(ONE, GuestState.PAUSED, part=part)
+    sending.says(Role.TARGET, MigrationState.RECEIVED)
+    sending.run_pass()
+    assert (sending.record().phase, sending.record().downtime_ms) == (Phase.MOVED, 12)
+
+
 def test_a_second_request_is_a_second_migration(still: Cloud) -> None:
     test_the_whole_way(still)
     still.report(TWO, GuestState.RUNNING, generation=2)
@@ -111,6 +120,10 @@ SPOILERS: dict[str, Callable[[Cloud], None]] = {
     "source fenced": lambda cloud: cloud.take_over(ONE),
     "target fenced": lambda cloud: cloud.take_over(TWO),
     "lock gone": lambda cloud: cloud.delete(keys.lock(ONE, VM_ID)),
+    "started again with the same generation": lambda cloud: cloud.put(cloud.view().locks[ONE, VM_ID].value),
+    "started again without failover": lambda cloud: cloud.put(
+        replace(cloud.view().locks[ONE, VM_ID].value, failover=Failover.NONE)
+    ),
     "lock of another generation": lambda cloud: cloud.put(replace(cloud.view().locks[ONE, VM_ID].value, generation=7)),
     "placed anew": lambda cloud: cloud.put(replace(cloud.view().placements[VM_ID].value, host_id=THREE, generation=3)),
 }
@@ -133,6 +146,33 @@ def test_what_is_seen_after_a_change_ends_the_migration(still: Cloud, spoil: Cal
     still.run_pass()
     assert still.record().phase is Phase.ABORTING
     assert still.record().reason
+
+
+@pytest.mark.parametrize("phase", [Phase.PREPARING, Phase.SENDING])
+@pytest.mark.parametrize("failover", list(Failover))
+def test_a_guest_that_was_started_again_ends_the_migration(cloud: Cloud, phase: Phase, failover: Failover) -> None:
+    """The target's process was born with what the lock said when it began: a move never changes what a lock means."""
+    cloud.ask(TWO)
+    cloud.run_pass()
+    assert cloud.record().lock_revision == cloud.view().locks[ONE, VM_ID].mod_revision
+    cloud.put(replace(cloud.record(), phase=phase))
+    cloud.put(replace(cloud.view().locks[ONE, VM_ID].value, failover=failover))
+    cloud.run_pass()
+    assert cloud.record().phase is Phase.ABORTING
+    assert cloud.record().reason == "the VM was started again on host-1 meanwhile"
+
+
+def test_a_lock_that_changed_before_the_record_was_written_begins_nothing(cloud: Cloud) -> None:
+    cloud.ask(TWO)
+    view, steps = cloud.view(), cloud.plan()
+    cloud.put(replace(view.locks[ONE, VM_ID].value, failover=Failover.NONE))
+    assert (cloud.commit(steps, view), VM_ID in cloud.view().migrations) == (0, False)
+
+
+def test_a_record_of_an_earlier_version_moves_as_before(still: Cloud) -> None:
+    still.put(replace(still.record(), lock_revision=0))
+    still.run_pass()
+    assert still.record().phase is Phase.MOVED
 
 
 def test_a_target_that_got_the_lock_otherwise_stops_the_move(still: Cloud) -> None:
@@ -332,6 +372,26 @@ def test_only_a_running_vm_moves(cloud: Cloud, state: GuestState) -> None:
     cloud.report(ONE, state)
     cloud.ask()
     assert refused(cloud) == f"it is {state.value}, not running"
+
+
+def test_a_vm_under_an_earlier_guard_stays(cloud: Cloud) -> None:
+    """Its lock is that guard's: the move would be refused, but only when the guest stands still."""
+    cloud.be_born(ONE)
+    cloud.ask()
+    assert "was started under an earlier guard of host host-1" in refused(cloud)
+
+
+@pytest.mark.parametrize("generation", [0, 7])
+def test_a_vm_without_its_lock_is_waited_for(cloud: Cloud, generation: int) -> None:
+    lock = cloud.view().locks[ONE, VM_ID].value
+    cloud.delete(keys.lock(ONE, VM_ID))
+    if generation:
+        cloud.put(replace(lock, generation=generation))
+    cloud.ask()
+    assert cloud.plan() == ()
+    cloud.put(lock)
+    cloud.run_pass()
+    assert cloud.record().phase is Phase.PREPARING
 
 
 def test_a_vm_that_is_about_to_run_is_waited_for(cloud: Cloud) -> None:

@@ -33,6 +33,7 @@ from ucloud.scheduler.takeover import (
     pools_to_fence,
     record_of,
     returned_hosts,
+    unknown_pools,
 )
 from ucloud.store.view import Entry, View
 from ucloud.system.clock import format_time
@@ -94,10 +95,25 @@ def test_which_hosts_are_lost(fields: dict[str, object], ids: list[str]) -> None
 
 
 def test_a_lost_host_carries_what_the_rules_need() -> None:
-    host = replace(samples.HOST, spec=HostSpec(confirmed_off="inc-1"))
+    host = replace(samples.HOST, spec=HostSpec(confirmed_off="inc-1", confirmed_revision=7))
     record = takeover(TakeoverPhase.WAITING)
     fields = {"hosts": {"host-1": Entry("h", host, 3)}, "takeovers": {"host-1": Entry("t", record, 9)}}
     assert lost_hosts(view(**fields)) == (replace(LOST, confirmed_off=True, record=record, record_revision=9),)
+
+
+@pytest.mark.parametrize(
+    ("incarnation", "revision", "confirmed"), [("inc-1", 7, True), ("inc-1", 6, False), ("inc-0", 7, False)]
+)
+def test_a_host_that_registered_since_is_not_confirmed_off(incarnation: str, revision: int, confirmed: bool) -> None:
+    host = replace(samples.HOST, spec=HostSpec(confirmed_off=incarnation, confirmed_revision=revision))
+    made = view(hosts={"host-1": Entry("h", host, 3)})
+    assert (made.is_confirmed_off("host-1"), lost_hosts(made)[0].confirmed_off) == (confirmed, confirmed)
+
+
+def test_nobody_confirms_a_host_that_is_not_known() -> None:
+    assert not view().is_confirmed_off("host-1")
+    assert not view(hosts={}).is_confirmed_off("host-1")
+    assert not view(registered={}).is_confirmed_off("host-1")
 
 
 def test_the_way_of_a_takeover() -> None:
@@ -225,6 +241,17 @@ def test_pools_with_a_verb_are_fenced_and_others_not() -> None:
         "host-3": report(3, SeenPool("old", Fence.VERB)),
     }
     assert pools_to_fence(view(seen_hosts=seen), "host-1", ["old", "dir", "unknown"]) == ("nbd", "old")
+
+
+@pytest.mark.parametrize("reporter", [1, 2])
+def test_a_pool_is_fenced_although_nobody_proves_it_at_the_moment(reporter: int) -> None:
+    seen = {f"host-{reporter}": Entry("seen", samples.report(reporter, pool=SeenPool("nbd", has_verb=True)), 5)}
+    assert pools_to_fence(view(seen_hosts=seen), "host-1", ["nbd"]) == ("nbd",)
+
+
+def test_a_pool_of_which_no_report_tells_is_unknown() -> None:
+    seen = {"host-2": Entry("seen", samples.report(2, pool=SeenPool("dir", Fence.LOCK)), 5)}
+    assert unknown_pools(view(seen_hosts=seen), ["dir", "", "old", "odd", "old"]) == ("odd", "old")
 
 
 @given(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ucloud.errors import Conflict, Error, Forbidden, InvalidInput
-from ucloud.storage.service.access import Access, Client, export_name, parse_export
+from ucloud.storage.service.access import PROBES_KEPT_S, PROBES_LIMIT, Access, Client, export_name, parse_export
 
 A, A2, B = Client("h1", "guard-a"), Client("h1", "guard-b"), Client("h2", "guard-c")
 CLIENTS = (A, A2, B)
@@ -49,7 +49,7 @@ def _do(access: Access, deed: str, client: Client, now_s: float) -> bool:
                 if access.connected.get(("v", client)):
                     access.disconnect("v", client, now_s=now_s)
             case _:
-                access.fence(client)
+                access.fence(client, now_s=now_s)
     except Error:
         return True
     return False
@@ -106,7 +106,7 @@ def test_a_migration_takes_the_volume_over_from_that_host_only() -> None:
 def test_a_fenced_client_is_out_for_ever() -> None:
     access = Access()
     access.acquire("v", A, now_s=0.0)
-    access.fence(A)
+    access.fence(A, now_s=0)
     with pytest.raises(Forbidden):
         access.acquire("v", A, now_s=9.0)
     with pytest.raises(Forbidden):
@@ -128,3 +128,17 @@ def test_names() -> None:
     for name in ("../x@h.i", "vm@h", "@h.i", "vm@.i", "vm@h.", "vm@h.i\n", "a/b@h.i"):
         with pytest.raises(InvalidInput):
             parse_export(name)
+
+
+def test_fenced_probes_are_remembered_for_a_while_only() -> None:
+    access, probes = Access(), [Client("h1", f"probe-{number}") for number in range(PROBES_LIMIT + 5)]
+    access.fence(A, now_s=0)
+    for probe in probes:
+        access.fence(probe, now_s=1)
+    assert not access.is_fenced(probes[0])
+    assert access.is_fenced(probes[5])
+    with pytest.raises(Forbidden):
+        access.acquire("v", probes[-1], now_s=2)
+    access.fence(Client("h1", "probe-last"), now_s=1 + PROBES_KEPT_S)
+    assert len(access.probes) == 1
+    assert access.fenced == {A}

@@ -10,7 +10,16 @@ from collections.abc import Iterator
 import pytest
 
 from ucloud.errors import InvalidInput
-from ucloud.store.etcd_http import Connection, Endpoint, Head, Silence, TransportError, parse_endpoint, parse_head
+from ucloud.store.etcd_http import (
+    Connection,
+    Endpoint,
+    Head,
+    Silence,
+    TransportError,
+    connect,
+    parse_endpoint,
+    parse_head,
+)
 from ucloud.system.clock import SystemClock
 
 Pair = tuple[Connection, socket.socket]
@@ -173,3 +182,31 @@ def test_cut_ends_a_reader(pair: Pair) -> None:
     connection.cut()
     assert ended.wait(2)
     thread.join()
+
+
+def test_a_lost_first_packet_is_not_waited_for() -> None:
+    """A listener whose queue is full loses first packets; the kernel repeats one only after 1 s."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        port = server.getsockname()[1]
+        waiting = [socket.create_connection(("127.0.0.1", port), 1)]
+        make_room = threading.Timer(0.1, lambda: waiting.append(server.accept()[0]))
+        make_room.start()
+        clock = SystemClock()
+        began_s = clock.monotonic_s()
+        connect(Endpoint("127.0.0.1", port, tls=False), None, clock, deadline_s=began_s + 5).close()
+        assert 0.1 < clock.monotonic_s() - began_s < 0.8
+        make_room.join()
+        for one in waiting:
+            one.close()
+
+
+def test_nobody_is_waited_for_longer_than_wished() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port), 1), pytest.raises(TransportError, match="in time") as raised:
+            connect(Endpoint("127.0.0.1", port, tls=False), None, SystemClock(), deadline_s=soon(0.4))
+        assert not raised.value.maybe_done

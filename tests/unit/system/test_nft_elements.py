@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from ucloud.errors import Error, InvalidInput
-from ucloud.system.nft_elements import Family, Set, drop, parse_answers, put, refresh, render_batch
+from ucloud.system.nft_elements import Family, Set, cut, drop, parse_answers, put, refresh, render_batch
 
 LIVE = Set(Family.BRIDGE, "t", "live")
 
@@ -52,3 +52,11 @@ def test_answers() -> None:
     for bad in (answer(3, 0, kind=3), answer(3, 0)[:-4], struct.pack("=IHHII", 4, 2, 0, 1, 0)):
         with pytest.raises(Error):
             parse_answers(bad)
+
+
+def test_many_names_become_several_messages_of_the_same_step() -> None:
+    names = [f"tap{number}" for number in range(3000)]
+    pieces = cut(refresh(LIVE, names, timeout_ms=5))
+    assert [name for piece in pieces for name in piece.names] == names * 3
+    assert [piece.verb.name for piece in pieces] == ["ADD"] * 6 + ["DELETE"] * 6 + ["ADD"] * 6
+    assert len(messages(render_batch(pieces, 1))) == 20

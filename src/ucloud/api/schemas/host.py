@@ -37,12 +37,14 @@ class HostSpecShown(Shown):
     schedulable: bool
     drain: Drain
     confirmed_off: str
+    confirmed_revision: int
 
 
 class PoolShown(Shown):
     id: str
     fence: Fence
     proved_with: list[str]
+    has_verb: bool
 
 
 class BlockedShown(Shown):

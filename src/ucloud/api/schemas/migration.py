@@ -36,6 +36,8 @@ class MigrationRecordShown(Shown):
     target_incarnation: str
     request_id: str
     still_since: str
+    downtime_ms: int
+    lock_revision: int
 
 
 class MigrationRequestShown(Shown):

@@ -1,7 +1,8 @@
 """Who may write which volume: one holder each, taken by asking and never by writing. Pure; time is passed in.
 
 A holder without a connection keeps its volume until somebody else asks for it and its time is over (``linger``), so
-that a connection that breaks and comes back changes nothing. A fenced client never holds anything again.
+that a connection that breaks and comes back changes nothing. A fenced client never holds anything again; of probes
+that is remembered for some minutes only.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from dataclasses import dataclass, field, replace
 from ucloud.errors import Conflict, Forbidden, InvalidInput
 
 CONNECT_WITHIN_S = 30.0
+# Hosts that try the fence verb have clients of such incarnations fenced, again and again; none is used twice.
+PROBE = "probe-"
+PROBES_KEPT_S, PROBES_LIMIT = 300.0, 1000
 _EXPORT = re.compile(
     r"(?P<volume>[A-Za-z0-9][A-Za-z0-9_-]{0,62})@(?P<host>[A-Za-z0-9-]{1,63})\.(?P<incarnation>[A-Za-z0-9_-]{1,64})"
 )
@@ -41,6 +45,7 @@ class Access:
 
     linger_s: float = 0.0
     fenced: set[Client] = field(default_factory=set)
+    probes: dict[Client, float] = field(default_factory=dict)
     holders: dict[str, Holder] = field(default_factory=dict)
     connected: dict[tuple[str, Client], int] = field(default_factory=dict)
 
@@ -84,24 +89,40 @@ class Access:
 
     def may_write(self, volume: str, client: Client) -> bool:
         holder = self.holders.get(volume)
-        return holder is not None and holder.client == client and client not in self.fenced
+        return holder is not None and holder.client == client and not self.is_fenced(client)
 
-    def fence(self, client: Client) -> None:
-        """For ever."""
-        self.fenced.add(client)
+    def is_fenced(self, client: Client) -> bool:
+        return client in self.fenced or client in self.probes
+
+    def fence(self, client: Client, *, now_s: float) -> None:
+        """For ever, unless it is a probe."""
+        if is_probe(client):
+            self._fence_probe(client, now_s)
+        else:
+            self.fenced.add(client)
         for volume in [volume for volume, holder in self.holders.items() if holder.client == client]:
             del self.holders[volume]
 
     def check_admitted(self, client: Client) -> None:
-        if client in self.fenced:
+        if self.is_fenced(client):
             raise Forbidden(
                 f"failed to admit {client.host}: its incarnation {client.incarnation} was fenced", code="fenced"
             )
 
     def restore(self, fenced: Iterable[Client], holders: dict[str, Client], *, now_s: float) -> None:
         """After a restart of the service: those who held may come back."""
-        self.fenced = set(fenced)
-        self.holders = {volume: Holder(client, 0, now_s + CONNECT_WITHIN_S) for volume, client in holders.items()}
+        self.fenced = {client for client in fenced if not is_probe(client)}
+        self.holders = {
+            volume: Holder(client, 0, now_s + CONNECT_WITHIN_S)
+            for volume, client in holders.items()
+            if client not in self.fenced and not is_probe(client)
+        }
+
+    def _fence_probe(self, client: Client, now_s: float) -> None:
+        """The oldest are first in the table."""
+        self.probes[client] = now_s
+        young = [(one, at_s) for one, at_s in self.probes.items() if now_s - at_s < PROBES_KEPT_S]
+        self.probes = dict(young[-PROBES_LIMIT:])
 
     def _count(self, volume: str, client: Client, change: int) -> None:
         number = self.connected.get((volume, client), 0) + change
@@ -112,6 +133,10 @@ class Access:
         holder = self.holders.get(volume)
         if holder is not None and holder.client == client:
             self.holders[volume] = replace(holder, connections=number)
+
+
+def is_probe(client: Client) -> bool:
+    return client.incarnation.startswith(PROBE)
 
 
 def _gives_way(holder: Holder, client: Client, now_s: float, moved_from: str) -> bool:

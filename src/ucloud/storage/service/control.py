@@ -13,12 +13,13 @@ import threading
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from socketserver import BaseServer, ThreadingTCPServer, ThreadingUnixStreamServer
-from typing import Any
+from socketserver import BaseServer, TCPServer, ThreadingMixIn, UnixStreamServer
+from typing import Any, cast
 
 from ucloud.errors import Error, InvalidInput, NotFound
 from ucloud.storage.service.access import Client, export_name
 from ucloud.storage.service.faults import Faults
+from ucloud.storage.service.room import Room
 from ucloud.storage.service.volumes import Volumes
 from ucloud.system.unix_socket import listen_unix
 
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 BODY_LIMIT_BYTES = 64 * 1024
 REQUEST_TIMEOUT_S = 10.0
+CONNECTIONS_LIMIT = 256
 
 Plain = Mapping[str, Any]
 
@@ -140,8 +142,26 @@ class _Handler(BaseHTTPRequestHandler):
         return plain
 
 
-class _TcpServer(ThreadingTCPServer):
+class _Bounded(ThreadingMixIn):
+    """A thread per connection, as long as there is room."""
+
     daemon_threads = True
+    room: Room
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self.room.enter():
+            cast(BaseServer, self).shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.room.leave()
+
+
+class _TcpServer(_Bounded, TCPServer):
     allow_reuse_address = True
 
 
@@ -149,10 +169,8 @@ class _TcpServer6(_TcpServer):
     address_family = socket.AF_INET6
 
 
-class _UnixServer(ThreadingUnixStreamServer):
+class _UnixServer(_Bounded, UnixStreamServer):
     """In place of what was at ``path``, which may be of any length."""
-
-    daemon_threads = True
 
     def __init__(self, path: Path, handler: type[BaseHTTPRequestHandler]) -> None:
         super().__init__("", handler, bind_and_activate=False)
@@ -166,7 +184,10 @@ class ControlServer:
     def __init__(self, control: Control, host: str, port: int, socket_path: Path) -> None:
         handler = type("Handler", (_Handler,), {"control": control})
         tcp = (_TcpServer6 if ":" in host else _TcpServer)((host, port), handler)
-        self._servers: tuple[BaseServer, ...] = (tcp, _UnixServer(socket_path, handler))
+        own = _UnixServer(socket_path, handler)
+        # Each has its own: whoever runs the service gets in although the network's is full.
+        tcp.room, own.room = Room(CONNECTIONS_LIMIT, "control"), Room(CONNECTIONS_LIMIT, "control socket")
+        self._servers: tuple[BaseServer, ...] = (tcp, own)
         self.port: int = tcp.server_address[1]
         self._threads = [
             threading.Thread(target=server.serve_forever, args=(0.1,), name="storage-control")

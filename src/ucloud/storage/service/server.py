@@ -1,4 +1,4 @@
-"""The listener for NBD clients: a thread each, and an orderly end."""
+"""The listener for NBD clients: a thread each, only so many of them, and an orderly end."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import threading
 
 from ucloud.errors import Unavailable
 from ucloud.storage.service.connection import Connection
+from ucloud.storage.service.room import Room
 from ucloud.storage.service.volumes import Volumes
 
 logger = logging.getLogger(__name__)
+
+CONNECTIONS_LIMIT = 2048  # one for each volume in use, and twice that while it moves
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -29,6 +32,7 @@ class NbdServer:
         self._listener = listener
         self._lock = threading.Lock()
         self._connections: dict[Connection, threading.Thread] = {}
+        self._room = Room(CONNECTIONS_LIMIT, "NBD")
         self._thread = threading.Thread(target=self._accept, name="nbd")
 
     def start(self) -> None:
@@ -56,6 +60,9 @@ class NbdServer:
                 sock, _ = self._listener.accept()
             except OSError:
                 return
+            if not self._room.enter():
+                sock.close()
+                continue
             connection = Connection(sock, self._volumes)
             thread = threading.Thread(target=self._serve, args=(connection,), name="nbd-client", daemon=True)
             with self._lock:
@@ -68,3 +75,4 @@ class NbdServer:
         finally:
             with self._lock:
                 self._connections.pop(connection, None)
+            self._room.leave()

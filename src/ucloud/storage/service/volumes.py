@@ -1,8 +1,8 @@
 """The files of the volumes, and the one place where their bytes change: only for the holder, one write at a time.
 
-Owns the memory of who holds and who is fenced (``service.json``, written before anything is answered), and tells the
-history who wrote when. Must hold: what ``acquire`` or ``fence`` has taken from a client is written by it no more when
-they return.
+Owns the memory of who holds (``service.json``) and who is fenced (``fenced.json`` beside it), of which each is written
+when it changed, before anything is answered; of probes neither is kept there. Tells the history who wrote when. Must
+hold: what ``acquire`` or ``fence`` has taken from a client is written by it no more when they return.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ucloud.errors import NotFound
-from ucloud.storage.service.access import Access, Client
+from ucloud.storage.service.access import Access, Client, Holder, is_probe
 from ucloud.storage.service.faults import Faults, Hang, LateWrites
 from ucloud.storage.service.nbd import Errno
 from ucloud.system.clock import Clock
@@ -24,7 +24,9 @@ from ucloud.system.files import read_json, write_json
 from ucloud.system.history import History
 
 RAW_DISK = "root.raw"
+FENCED_FILE = "fenced.json"
 TELL_EVERY_S = 1.0
+_HOSTS_KEPT_S = 3600.0
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -69,6 +71,8 @@ class Volumes:
         self._open: dict[str, OpenVolume] = {}
         self._ends: dict[Client, set[Callable[[], None]]] = {}
         self._hosts: dict[str, tuple[float, bool]] = {}
+        self._saved_holders: dict[str, list[str]] | None = None
+        self._saved_fenced = -1
         self.hang = Hang(clock)
         self.late = LateWrites(clock)
         self.late_write_s = 0.0
@@ -97,8 +101,8 @@ class Volumes:
     def fence(self, client: Client) -> None:
         """Returns when nothing of the client can be written any more. May be repeated."""
         with self._lock:
-            known = client in self._access.fenced
-            self._access.fence(client)
+            known = self._access.is_fenced(client)
+            self._access.fence(client, now_s=self._clock.monotonic_s())
             self._save()
             ends = tuple(self._ends.get(client, ()))
         self.late.drop(client)
@@ -115,6 +119,7 @@ class Volumes:
         """The age in seconds of the last hello of each host that has proved that it can fence."""
         now_s = self._clock.monotonic_s()
         with self._lock:
+            self._hosts = {name: said for name, said in self._hosts.items() if now_s - said[0] < _HOSTS_KEPT_S}
             self._hosts[host] = (now_s, proved)
             return {name: now_s - at_s for name, (at_s, has_proved) in self._hosts.items() if has_proved}
 
@@ -253,15 +258,28 @@ class Volumes:
         return path
 
     def _save(self) -> None:
-        fenced = [[client.host, client.incarnation] for client in sorted(self._access.fenced)]
-        held = {volume: [one.client.host, one.client.incarnation] for volume, one in self._access.holders.items()}
-        write_json(self._state_file, {"fenced": fenced, "holders": held})
+        """What changed, the fenced first. They are never fewer: their number tells whether they changed."""
+        if len(self._access.fenced) != self._saved_fenced:
+            fenced = [[client.host, client.incarnation] for client in sorted(self._access.fenced)]
+            write_json(self._state_file.with_name(FENCED_FILE), fenced)
+            self._saved_fenced = len(fenced)
+        held = _plain(self._access.holders)
+        if held != self._saved_holders:
+            write_json(self._state_file, {"holders": held})
+            self._saved_holders = held
 
     def _restore(self) -> None:
-        plain = read_json(self._state_file)
-        if plain is not None:
-            fenced = [Client(*pair) for pair in plain["fenced"]]
-            holders = {volume: Client(*pair) for volume, pair in plain["holders"].items()}
-            # Those of volumes that were deleted are of no use.
-            holders = {volume: client for volume, client in holders.items() if (self._directory / volume).is_dir()}
-            self._access.restore(fenced, holders, now_s=self._clock.monotonic_s())
+        plain = read_json(self._state_file) or {}
+        fenced = read_json(self._state_file.with_name(FENCED_FILE)) or []
+        fenced += plain.get("fenced", [])  # earlier versions had them in the one file
+        holders = {volume: Client(*pair) for volume, pair in plain.get("holders", {}).items()}
+        # Those of volumes that were deleted are of no use.
+        holders = {volume: client for volume, client in holders.items() if (self._directory / volume).is_dir()}
+        self._access.restore((Client(*pair) for pair in fenced), holders, now_s=self._clock.monotonic_s())
+        self._save()  # from here on both files are of this version
+
+
+def _plain(holders: Mapping[str, Holder]) -> dict[str, list[str]]:
+    return {
+        volume: [one.client.host, one.client.incarnation] for volume, one in holders.items() if not is_probe(one.client)
+    }
