@@ -7,6 +7,7 @@ history, so that the checker can look for it.
 from __future__ import annotations
 
 import base64
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -120,7 +121,7 @@ class Writers:
         except Error as error:
             with self._lock:
                 self.errors += 1
-            print(f"write {name} failed after {CLOCK.monotonic_s() - began_s:.2f} s: {error.message}", flush=True)
+            print(f"write {name} failed after {CLOCK.monotonic_s() - began_s:.2f} s: {error.message}", file=sys.stderr)
             return
         self._acks[writer].append((began_s, CLOCK.monotonic_s()))
         with self._lock:

@@ -34,11 +34,11 @@ def place() -> Iterator[Path]:
 def lab(place: Path) -> Iterator[Lab]:
     for part in ("root", "etcd", "qemu", "nft", "ip", "dnsmasq"):
         require(part)
-    before = set(list_namespaces(""))
     lab = Lab(place / "lab")
     try:
         lab.up(hosts=HOSTS, etcd=1, apis=1, timeout_s=60)
-        inodes = census.namespaces_of(lab.shape.nodes)
+        shape = lab.shape
+        inodes = census.namespaces_of(shape.nodes)
         fast = lab.layout.fast
         yield lab
         lab.faults.heal()
@@ -46,7 +46,8 @@ def lab(place: Path) -> Iterator[Lab]:
     finally:
         if lab.layout.shape_file.exists():
             lab.down()
-    assert set(list_namespaces("")) <= before
+    assert not list_namespaces(f"{shape.name}-")
+    assert not [found for node in shape.nodes if node.tag for found in list_namespaces(f"ucloud-{node.tag}-")]
     assert not census.residents(inodes)
     assert not fast.exists()
     assert not lab.layout.directory.exists()

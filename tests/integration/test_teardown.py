@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import require
-from tests.contract.guard_process import GuardProcess, guard_process, is_gone
+from tests.contract.guard_process import GuardProcess, guard_process, is_gone, wait_for
 from tests.contract.test_hypervisor import WISH, QemuRig, running
 from tests.unit.hypervisor.wishes import VM_ID
 from ucloud.config import GuardSection, StoreSection
@@ -64,8 +64,9 @@ def test_vms_that_outlived_a_killed_guard_are_stopped_too(guard: GuardProcess, d
 
 
 def test_without_a_guard_and_without_vms_none_is_started(guard: GuardProcess, directory: Path) -> None:
-    running(QemuRig(guard, directory), WISH)
+    mortal = running(QemuRig(guard, directory), WISH)
     guard.end(signal.SIGKILL)
+    wait_for(lambda: is_gone(mortal.pid))
     assert stop(guard, directory) == []
 
 
