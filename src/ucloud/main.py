@@ -23,16 +23,21 @@ from ucloud.system.logs import setup_logs
 
 logger = logging.getLogger(__name__)
 
+_INTERRUPTED = 130  # as shells say it
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] in (SUPERVISOR, *_PROCESSES):
         return _run_process(words)
-    from ucloud.lab.commands import add_lab  # processes must not pay for what only people's commands need
-    from ucloud.local.commands import run_command
+    try:
+        from ucloud.lab.commands import add_lab  # processes must not pay for what only people's commands need
+        from ucloud.local.commands import run_command
 
-    return run_command(words, more=(add_lab,))
+        return run_command(words, more=(add_lab,))
+    except KeyboardInterrupt:  # before the command itself could take notice
+        return _INTERRUPTED
 
 
 def _run_process(words: Sequence[str]) -> int:

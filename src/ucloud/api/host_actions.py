@@ -37,6 +37,7 @@ def drain_host(site: Site, path: ObjectPath, query: WriteQuery, header: PostHead
     how = Drain.STOP if body.stop else Drain.MOVE
 
     def plan(read: Read[Host]) -> Deed:
+        _refuse_lost(site, read.thing)
         return Deed(replace(read.thing.spec, drain=how), "drain", "is to be drained")
 
     return _act(site, path.id, _way(query, header, body), plan)
@@ -49,6 +50,16 @@ def undrain_host(site: Site, path: ObjectPath, query: WriteQuery, header: PostHe
         return Deed(replace(read.thing.spec, drain=Drain.NONE), "undrain", "is no longer drained")
 
     return _act(site, path.id, _way(query, header, body), plan)
+
+
+def _refuse_lost(site: Site, host: Host) -> None:
+    view, host_id = site.view(), host.meta.id
+    if host_id in view.registered and host_id not in view.alive:
+        raise Conflict(
+            f"failed to drain {host_id}: it gives no life sign, so nothing can move from there while it runs",
+            hint="its VMs with failover restart are started elsewhere by themselves: 'ucloud failover status'",
+            code="host_lost",
+        )
 
 
 def confirm_off(site: Site, path: ObjectPath, query: WriteQuery, header: PostHeaders, body: HostConfirmOff) -> Answer:

@@ -259,6 +259,13 @@ def test_the_words_of_a_lost_host(hosts: Hosts, phase: TakeoverPhase | None, wor
     assert vm["status"]["word"] == "lost"
 
 
+def test_a_lost_host_is_not_drained(hosts: Hosts) -> None:
+    hosts.lose()
+    problem = hosts.service.problem("POST", f"/v1/hosts/{ONE}/actions/drain", 409, json={})
+    assert problem["code"] == "host_lost"
+    assert hosts.host()["spec"]["drain"] == "none"
+
+
 def test_confirming_that_a_host_is_off(hosts: Hosts) -> None:
     path = f"/v1/hosts/{ONE}/actions/confirm-off"
     assert hosts.service.problem("POST", path, 409, json={})["code"] == "host_alive"
