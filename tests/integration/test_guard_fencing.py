@@ -161,7 +161,7 @@ def test_on_a_pool_with_a_verb_it_freezes_and_goes_on(site: Site) -> None:
     mortal = site.start("vm-a", fence=Fence.VERB)
     site.signal_etcd(signal.SIGSTOP)
     wait_for(lambda: site.guard.client.list("vm-a")[0].frozen)
-    assert state_of(mortal.pid) == "T"
+    wait_for(lambda: state_of(mortal.pid) == "T" and site.listener.told("vm_freeze", "vm-a"))
     with pytest.raises(Unavailable):
         site.guard.client.permit(Named("vm-a", 1, 1), mortal.incarnation)
     site.signal_etcd(signal.SIGCONT)
