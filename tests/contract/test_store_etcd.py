@@ -342,7 +342,17 @@ def test_a_connection_closed_while_idle_is_not_used_for_a_write() -> None:
         with contextlib.closing(EtcdStore([f"http://127.0.0.1:{server.port}"])) as store:
             for _ in range(5):
                 put(store, "/a")
+                wait_until_closed(store)
         assert server.requests == 5
+
+
+def wait_until_closed(store: EtcdStore) -> None:
+    """The server closes after its answer, and the kernel tells us a moment later."""
+    (idle,) = store._calls.members._idle.values()
+    deadline_s = time.monotonic() + 5.0
+    while any(connection.is_idle() for connection in idle):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.001)
 
 
 def test_nobody_listens() -> None:
